@@ -1,0 +1,5 @@
+"""`homeport install`."""
+
+
+def install() -> None:
+    """To be built."""

@@ -1,0 +1,5 @@
+"""`homeport lint`."""
+
+
+def lint() -> None:
+    """To be built."""

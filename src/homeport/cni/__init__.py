@@ -1,0 +1,1 @@
+"""The CNI protocol as values: invocations, configurations, results of every version. No I/O."""

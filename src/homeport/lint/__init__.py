@@ -1,0 +1,1 @@
+"""Finding what is wrong with a network configuration before anything runs. Pure: documents in, findings out."""

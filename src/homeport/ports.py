@@ -1,0 +1,462 @@
+"""What the core and the plugins ask of the outside world. Protocols and values only; no I/O.
+
+Calls are synchronous. A lookup returns the thing, or None only when it is *proven* absent; everything else raises
+a `CniError`. `netns` is a path to a network namespace, or None for the host's own side (in the lab: the node's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from homeport.cni.invocations import Attachment
+from homeport.cni.netconfs import NetConf
+from homeport.ipam.allocations import Allocation
+from homeport.ipam.identities import Owner, Slot, Workload
+from homeport.model.addresses import Family, IPAddress, IPInterface, IPNetwork, MacAddress
+from homeport.model.names import PodRef
+from homeport.model.results import Result
+
+# --- the kernel ------------------------------------------------------------------------------------------------
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """A network interface as the kernel reports it. `parent` is IFLA_LINK (macvlan's lower device, a veth's peer)."""
+
+    index: int
+    name: str
+    kind: str  # "" for a physical device; "veth", "bridge", "macvlan", "ipvlan", ...
+    mac: MacAddress | None
+    mtu_bytes: int
+    up: bool
+    running: bool = False
+    promisc: bool = False
+    allmulti: bool = False
+    mode: str = ""  # macvlan: bridge|private|vepa|passthru; ipvlan: l2|l3|l3s
+    parent: int | None = None
+    master: int | None = None  # the bridge or bond it is a port of
+    alias: str = ""
+    vlan_filtering: bool = False  # bridges
+    hairpin: bool = False  # bridge ports
+    isolated: bool = False  # bridge ports
+
+
+class LinkAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An address on a link; `tentative` while IPv6 duplicate address detection runs, `failed` when it found one."""
+
+    address: IPInterface
+    scope: int = 0
+    tentative: bool = False
+    failed: bool = False
+
+
+class KernelRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """A unicast route. A default route has the all-zero `dst`; `link` is an interface name."""
+
+    dst: IPNetwork
+    gw: IPAddress | None = None
+    link: str | None = None
+    src: IPAddress | None = None
+    table: int = 254
+    scope: int | None = None
+    priority: int | None = None
+    mtu_bytes: int | None = None
+    advmss: int | None = None
+    protocol: int | None = None
+    onlink: bool = False
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy routing rule `from SRC lookup TABLE`; priority None lets the kernel choose."""
+
+    family: Family
+    src: IPNetwork | None = None
+    table: int
+    priority: int | None = None
+
+
+class BridgeVlan(msgspec.Struct, frozen=True, kw_only=True):
+    """VLAN IDs `first`..`last`, both inclusive, on a bridge port (or on the bridge itself with `self_`)."""
+
+    first: int
+    last: int
+    pvid: bool = False
+    untagged: bool = False
+
+
+class Host(Protocol):
+    """The kernel. Every changing verb records its inverse; see `operation`.
+
+    Raises `KernelRefused` (with errno's name), `Unsupported` (kind unknown to this kernel), `InvalidNetns`
+    (path is gone or no namespace), `LinkExists`, `MissingLink`.
+    """
+
+    def operation(self, *, undo_on_error: bool = True) -> AbstractContextManager[None]:
+        """The span of one verb on one attachment: sockets are shared inside it and closed after it.
+
+        On an exception everything done inside is undone, newest first; an error of the undoing is attached as
+        a note. Nests: an inner operation that succeeded is still undone by a failing outer one.
+        """
+
+    def on_undo(self, action: Callable[[], None]) -> None:
+        """Adds an inverse of the caller's own (an IPAM release, an nftables rule) to the current operation."""
+
+    # namespaces
+    def namespace_exists(self, path: str) -> bool: ...
+    def is_own_namespace(self, path: str) -> bool: ...
+    def create_namespace(self, path: str) -> None:
+        """Makes and pins a new namespace at `path` (a bind mount). An existing one is an error."""
+
+    def delete_namespace(self, path: str) -> None:
+        """Unpins; idempotent."""
+
+    # links: reading
+    def link(self, name: str, netns: str | None = None) -> Link | None: ...
+    def link_by_index(self, index: int, netns: str | None = None) -> Link | None: ...
+    def links(self, netns: str | None = None) -> tuple[Link, ...]: ...
+
+    # links: making and removing. `parent_netns`/`peer_netns` is where the other side lives.
+    def create_macvlan(
+        self,
+        name: str,
+        *,
+        netns: str | None,
+        parent: str,
+        parent_netns: str | None = None,
+        mode: str = "bridge",
+        mtu_bytes: int | None = None,
+        mac: MacAddress | None = None,
+        bc_queue_len: int | None = None,
+    ) -> Link: ...
+    def create_ipvlan(
+        self,
+        name: str,
+        *,
+        netns: str | None,
+        parent: str,
+        parent_netns: str | None = None,
+        mode: str = "l2",
+        mtu_bytes: int | None = None,
+    ) -> Link: ...
+    def create_veth(
+        self,
+        name: str,
+        *,
+        netns: str | None,
+        peer: str,
+        peer_netns: str | None = None,
+        mtu_bytes: int | None = None,
+        mac: MacAddress | None = None,
+        peer_mac: MacAddress | None = None,
+    ) -> tuple[Link, Link]:
+        """(the link called `name`, the link called `peer`)."""
+
+    def create_bridge(
+        self, name: str, *, netns: str | None = None, mtu_bytes: int | None = None, vlan_filtering: bool = False
+    ) -> Link: ...
+    def create_dummy(self, name: str, *, netns: str | None = None) -> Link: ...
+    def delete_links(self, names: Iterable[str], netns: str | None = None) -> None:
+        """Removes all in one kernel request where it can; a missing link or namespace is success."""
+
+    # links: changing
+    def set_link(
+        self,
+        name: str,
+        netns: str | None = None,
+        *,
+        up: bool | None = None,
+        rename: str | None = None,
+        mtu_bytes: int | None = None,
+        mac: MacAddress | None = None,
+        master: str | None = None,
+        promisc: bool | None = None,
+        alias: str | None = None,
+    ) -> Link: ...
+    def set_bridge_port(
+        self, name: str, netns: str | None = None, *, hairpin: bool | None = None, isolated: bool | None = None
+    ) -> None: ...
+    def bridge_vlans(self, name: str, netns: str | None = None) -> tuple[BridgeVlan, ...]: ...
+    def add_bridge_vlan(
+        self, name: str, vlan: BridgeVlan, netns: str | None = None, *, on_bridge: bool = False
+    ) -> None: ...
+    def delete_bridge_vlan(
+        self, name: str, vlan: BridgeVlan, netns: str | None = None, *, on_bridge: bool = False
+    ) -> None: ...
+
+    # addresses
+    def addresses(self, name: str, netns: str | None = None) -> tuple[LinkAddress, ...]: ...
+    def add_address(
+        self, name: str, address: IPInterface, netns: str | None = None, *, duplicate_detection: bool = True
+    ) -> None: ...
+    def delete_address(self, name: str, address: IPInterface, netns: str | None = None) -> None: ...
+    def wait_for_addresses(self, name: str, netns: str | None = None, *, timeout_seconds: float = 5.0) -> None:
+        """Until no IPv6 address of the link is tentative; raises `KernelRefused` when one failed DAD or at the deadline."""
+
+    # routes and rules
+    def routes(
+        self,
+        netns: str | None = None,
+        *,
+        family: Family | None = None,
+        table: int | None = 254,
+        link: str | None = None,
+    ) -> tuple[KernelRoute, ...]:
+        """Unicast routes of `table` (None: of every table), without the kernel's local and broadcast ones."""
+
+    def add_route(self, route: KernelRoute, netns: str | None = None, *, replace: bool = False) -> None:
+        """Without `replace`: create-not-exclusive, as the Go plugins do (a second IPv4 default goes ahead of the first)."""
+
+    def delete_route(self, route: KernelRoute, netns: str | None = None) -> None:
+        """A missing route is success."""
+
+    def rules(self, netns: str | None = None, *, family: Family | None = None) -> tuple[Rule, ...]: ...
+    def add_rule(self, rule: Rule, netns: str | None = None) -> None: ...
+    def delete_rule(self, rule: Rule, netns: str | None = None) -> None: ...
+
+    # the rest
+    def read_sysctl(self, key: str, netns: str | None = None) -> str | None:
+        """`key` is the path below /proc/sys with `/` (`net/ipv4/conf/eth0/arp_notify`); None when it does not exist."""
+
+    def write_sysctl(self, key: str, value: str, netns: str | None = None) -> None: ...
+    def run_nft(self, commands: Sequence[Mapping[str, Any]], netns: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """One atomic libnftables JSON transaction (libnftables-json(5)): the list under `nftables`, in and out.
+
+        An object that is not there raises `KernelRefused` with ENOENT in its details.
+        """
+
+    def announce(self, name: str, address: IPAddress, netns: str | None = None) -> None:
+        """Gratuitous ARP (RFC 5227 §2.3) or unsolicited NA (RFC 4861 §7.2.6), sent from the link (R9)."""
+
+
+class Probe(Protocol):
+    """Does anybody answer for an address? Sent from one of our links (RFC 5227 ARP probe, IPv6 NS as in DAD)."""
+
+    def answers(
+        self, address: IPAddress, *, link: str, netns: str | None = None, timeout_seconds: float = 0.5
+    ) -> MacAddress | None:
+        """The MAC that answered first, or None when nobody did in time. Raises when it could not listen."""
+
+
+# --- other programs, files, time ---------------------------------------------------------------------------------
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A finished child. `returncode` is negative for a signal."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Exec(Protocol):
+    """Starting a foreign plugin."""
+
+    def find(self, name: str, path: Sequence[str]) -> str | None:
+        """The first regular executable file `name` (no `/` in it) along `path`."""
+
+    def run(
+        self, executable: str, *, env: Mapping[str, str], stdin: bytes, timeout_seconds: float, netns: str | None = None
+    ) -> Completed: ...
+
+
+class Files(Protocol):
+    """Small configuration files."""
+
+    def read(self, path: str | Path) -> bytes | None:
+        """None only for ENOENT/ENOTDIR; anything else raises `IOFailure`."""
+
+    def list(self, path: str | Path) -> tuple[str, ...] | None:
+        """The names in a directory, sorted; None only when it does not exist."""
+
+
+class Clock(Protocol):
+    """Time, as an argument."""
+
+    def now(self) -> datetime:
+        """UTC, timezone-aware."""
+
+    def monotonic(self) -> float:
+        """Seconds, for deadlines."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+# --- allocations -------------------------------------------------------------------------------------------------
+
+
+class AlreadyExists(Exception):
+    """`AllocationStore.create`: the address is allocated; `present` is what stands there."""
+
+    def __init__(self, present: Allocation) -> None:
+        super().__init__(f"{present.address} in scope {present.scope!r} is held by {present.slot}")
+        self.present = present
+
+
+class Conflict(Exception):
+    """`replace` or `delete`: the stored version is another one, or the allocation is gone."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Addresses `first`..`last`, both inclusive, of one family."""
+
+    first: IPAddress
+    last: IPAddress
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one allocation (R15). None before a creation and after a deletion."""
+
+    at: datetime
+    cause: str
+    before: Allocation | None
+    after: Allocation | None
+
+
+class AllocationStore(Protocol):
+    """Allocations by address. One write is atomic and is in the ledger or did not happen.
+
+    Every method raises `TryAgainLater` when the store cannot be reached, `StoreFull` when it has no room and
+    `IOFailure` for anything else; never "looks empty".
+    """
+
+    def get(self, scope: str, address: IPAddress) -> Allocation | None: ...
+    def create(self, allocation: Allocation, *, cause: str) -> Allocation:
+        """The claim: returns it with its version, or raises `AlreadyExists`. R1 is decided here and nowhere else."""
+
+    def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
+        """Overwrites the version that `allocation` carries; raises `Conflict` if another is stored."""
+
+    def delete(self, allocation: Allocation, *, cause: str) -> None:
+        """Removes the version that `allocation` carries; raises `Conflict` if another is stored."""
+
+    def of_slot(self, slot: Slot) -> tuple[Allocation, ...]: ...
+    def of_owner(self, owner: Owner) -> tuple[Allocation, ...]: ...
+    def of_workload(self, workload: Workload) -> tuple[Allocation, ...]: ...
+    def of_holder(self, container_id: str, ifname: str) -> tuple[Allocation, ...]: ...
+    def all(self, scope: str | None = None) -> Iterable[Allocation]: ...
+    def lowest_free(
+        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1
+    ) -> tuple[IPAddress, ...]:
+        """Up to `count` addresses of `span` without an allocation, ascending. A hint: only `create` decides."""
+
+    def ledger(
+        self, *, address: IPAddress | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterable[LedgerEntry]: ...
+
+
+class FileAllocations(Protocol):
+    """host-local's directory of one network: a file an address, under one lock (its own on-disk format)."""
+
+    def lock(self) -> AbstractContextManager[None]: ...
+    def reserve(self, address: IPAddress, container_id: str, ifname: str, range_set: int) -> bool:
+        """Creates the file and notes the address as last reserved of that range set; False when it exists."""
+
+    def last_reserved(self, range_set: int) -> IPAddress | None: ...
+    def of(self, container_id: str, ifname: str) -> tuple[IPAddress, ...]:
+        """Raises `IOFailure` for a file it cannot read, for that is not "nothing allocated"."""
+
+    def release(self, container_id: str, ifname: str) -> None: ...
+    def entries(self) -> tuple[tuple[IPAddress, str, str], ...]:
+        """(address, container ID, ifname) of all."""
+
+
+# --- the cluster -------------------------------------------------------------------------------------------------
+
+
+class OwnerReference(msgspec.Struct, frozen=True, kw_only=True):
+    """metadata.ownerReferences, one entry."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool = True
+
+
+class Pod(msgspec.Struct, frozen=True, kw_only=True):
+    """What Homeport needs to know of a pod."""
+
+    ref: PodRef
+    uid: str
+    node: str = ""
+    phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] = "Pending"
+    owner: OwnerReference | None = None  # its controller
+    labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
+    deleting: bool = False
+
+
+class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
+    """A workload as it is wanted now."""
+
+    workload: Workload
+    uid: str
+    replicas: int
+    ordinals_start: int = 0
+    annotations: Mapping[str, str] = {}  # of the workload and of its pod template, the workload's own first
+    deleting: bool = False
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as the API server describes it."""
+
+    name: str
+    ready: bool = True
+    out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
+
+
+class Cluster(Protocol):
+    """The API server's word. None means it answered "not found" for that very name (R12)."""
+
+    def pod(self, ref: PodRef) -> Pod | None: ...
+    def workload(self, workload: Workload) -> WorkloadState | None: ...
+    def node(self, name: str) -> NodeState | None: ...
+
+
+# --- wiring ------------------------------------------------------------------------------------------------------
+
+
+class Delegates(Protocol):
+    """Plugins run by another plugin (CNI SPEC §4), such as its IPAM: in-process when ours, else from CNI_PATH."""
+
+    def add(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> Result: ...
+    def delete(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
+    def check(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
+    def gc(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
+    def status(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
+
+
+class Shells(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a plugin may act on. Built by the programs; `open_*` connect on first use."""
+
+    host: Host
+    probe: Probe
+    clock: Clock
+    files: Files
+    delegates: Delegates
+    open_allocations: Callable[[str | None], AllocationStore]  # argument: the configured path, None for the default
+    open_file_allocations: Callable[[str, str], FileAllocations]  # (data directory, network name)
+    cluster: Cluster | None = None
+    node: str = ""
+
+
+class Plugin(Protocol):
+    """What `plugins.registry` gives for a type: one module with these six functions.
+
+    `add` leaves nothing behind when it raises. `delete` is idempotent and succeeds when the namespace, the
+    interface or the allocation is gone. `check` raises `Drift`. `gc` removes what belongs to attachments not in
+    `conf.valid_attachments`. `status` raises `PluginNotAvailable`. IPAM plugins return a result without interfaces.
+    """
+
+    TYPE: str
+
+    def add(self, conf: NetConf, attachment: Attachment, shells: Shells) -> Result: ...
+    def delete(self, conf: NetConf, attachment: Attachment, shells: Shells) -> None: ...
+    def check(self, conf: NetConf, attachment: Attachment, shells: Shells) -> None: ...
+    def gc(self, conf: NetConf, attachment: Attachment, shells: Shells) -> None: ...
+    def status(self, conf: NetConf, attachment: Attachment, shells: Shells) -> None: ...

@@ -1,0 +1,1 @@
+"""Running plugins as a container runtime does: chains, caches, foreign executables."""

@@ -1,0 +1,1 @@
+"""Where allocations live. One contract, several implementations."""
