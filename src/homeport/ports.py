@@ -195,7 +195,7 @@ class Host(Protocol):
     ) -> None: ...
     def delete_address(self, name: str, address: IPInterface, netns: str | None = None) -> None: ...
     def wait_for_addresses(self, name: str, netns: str | None = None, *, timeout_seconds: float = 5.0) -> None:
-        """Until no IPv6 address of the link is tentative; raises `KernelRefused` when one failed DAD or at the deadline."""
+        """Until no IPv6 address is tentative; raises `KernelRefused` when one failed DAD or at the deadline."""
 
     # routes and rules
     def routes(
@@ -209,7 +209,7 @@ class Host(Protocol):
         """Unicast routes of `table` (None: of every table), without the kernel's local and broadcast ones."""
 
     def add_route(self, route: KernelRoute, netns: str | None = None, *, replace: bool = False) -> None:
-        """Without `replace`: create-not-exclusive, as the Go plugins do (a second IPv4 default goes ahead of the first)."""
+        """Without `replace`: created, not exclusively, as the Go plugins do: a second IPv4 default goes ahead."""
 
     def delete_route(self, route: KernelRoute, netns: str | None = None) -> None:
         """A missing route is success."""
