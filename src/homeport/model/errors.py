@@ -14,7 +14,7 @@ from typing import ClassVar
 class CniError(Exception):
     """An expected failure. `details` adds what helps the operator and never carries a secret."""
 
-    code: ClassVar[int]
+    code: int
     retryable: ClassVar[bool] = False
 
     def __init__(self, msg: str, details: str = "") -> None:
@@ -148,7 +148,7 @@ class PluginError(CniError):
 
     def __init__(self, msg: str, details: str = "", *, code: int) -> None:
         super().__init__(msg, details)
-        self.code = code  # type: ignore[misc]  # the one error whose code is the other side's
+        self.code = code
 
 
 class SeveralErrors(CniError):
@@ -159,7 +159,7 @@ class SeveralErrors(CniError):
     def __init__(self, errors: Sequence[CniError]) -> None:
         super().__init__("; ".join(e.msg for e in errors), "; ".join(e.details for e in errors if e.details))
         self.errors = tuple(errors)
-        self.code = errors[0].code  # type: ignore[misc]  # a group speaks with its first member's code
+        self.code = errors[0].code
 
 
 class InternalError(CniError):
