@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
+import typer
+import typer.core
 import typer.main
 
 from homeport.cli.main import app
@@ -19,13 +20,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(*languages: str) -> list[object]:
-    """Every fenced block of those languages, as pytest parameters named by page and line."""
-    found = []
+def blocks(language: str, containing: str = "") -> list[object]:
+    """Every fenced block of that language with that text in it, as pytest parameters named by page and line."""
+    found: list[object] = []
     for page in PAGES:
         text = page.read_text()
         for match in FENCE.finditer(text):
-            if match[1] in languages:
+            if match[1] == language and containing in match[2]:
                 line = text.count("\n", 0, match.start()) + 2
                 found.append(pytest.param(match[2], id=f"{page.relative_to(ROOT)}:{line}"))
     return found
@@ -34,7 +35,7 @@ def blocks(*languages: str) -> list[object]:
 def command_lines() -> list[object]:
     """Each line of a block that starts our own command, with or without a prompt."""
     start = re.compile(r"^(?:[$#] )?(?:sudo )?(?:\.venv/bin/)?homeport (.+)$")
-    found = []
+    found: list[object] = []
     for page in PAGES:
         for match in FENCE.finditer(page.read_text()):
             if match[1] in ("", "console", "sh", "shell"):
@@ -57,7 +58,7 @@ def test_a_configuration_parses(text: str) -> None:
             netconfs.parse(text.encode())
 
 
-@pytest.mark.parametrize("text", [b for b in blocks("yaml") if "NetworkAttachmentDefinition" in b.values[0]])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("text", blocks("yaml", "NetworkAttachmentDefinition"))
 def test_a_manifest_lints_clean(text: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "homeport", "lint", "-"], input=text, text=True, capture_output=True, check=False
@@ -70,18 +71,23 @@ def test_a_command_line_is_understood(line: str) -> None:
     """Resolves the command and parses its options without running it."""
     words = shlex.split(line, comments=True)
     words = words[: next((i for i, w in enumerate(words) if w in ("|", ">", "2>", "&&")), len(words))]
-    command: click.Command = typer.main.get_command(app)
-    context = click.Context(command, info_name="homeport")
-    while isinstance(command, click.Group):
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="homeport")
+    while isinstance(command, typer.core.TyperGroup):
         if not words or words[0].startswith("-"):
             return
         name = words.pop(0)
         found = command.get_command(context, name)
         assert found is not None, f"no such command: {name}"
-        command, context = found, click.Context(found, parent=context, info_name=name)
+        command, context = found, typer.Context(found, parent=context, info_name=name)
     if "--help" in words or "-h" in words:
         return
-    known = {option for p in command.params if isinstance(p, click.Option) for option in (*p.opts, *p.secondary_opts)}
+    known = {
+        option
+        for p in command.params
+        if isinstance(p, typer.core.TyperOption)
+        for option in (*p.opts, *p.secondary_opts)
+    }
     given = words[: words.index("--")] if "--" in words else words
     for word in given:
         if word.startswith("-") and word != "-":
