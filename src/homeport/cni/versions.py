@@ -76,6 +76,12 @@ def version_info(version: str = CURRENT) -> dict[str, Any]:
     return {"cniVersion": version, "supportedVersions": list(SUPPORTED_VERSIONS)}
 
 
+def decode_version_info(value: Any) -> tuple[str, ...]:
+    """The versions an answer to VERSION names; raises `DecodeFailure`."""
+    wire = documents.convert(value, _WireVersionInfo, error=DecodeFailure)
+    return tuple(wire.supported_versions)
+
+
 # --- wire forms --------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +152,10 @@ class _WireOldResult(msgspec.Struct):
 
 class _WireVersion(msgspec.Struct, rename="camel"):
     cni_version: str = ""
+
+
+class _WireVersionInfo(msgspec.Struct, rename="camel"):
+    supported_versions: list[str]
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""Running one plugin, wherever it is: in this process when it is ours, else as an executable from CNI_PATH.
+
+CNI SPEC 1.1.0 §3 and §4. I/O: through `ports.Exec`, and stderr of foreign plugins to a writer given.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from homeport.cni import documents, invocations, netconfs, versions
+from homeport.cni.invocations import Attachment, Command
+from homeport.cni.netconfs import NetConf
+from homeport.model.errors import (
+    CniError,
+    DecodeFailure,
+    PluginError,
+    PluginFailed,
+    PluginNotAvailable,
+    PluginNotFound,
+    TryAgainLater,
+)
+from homeport.model.results import Result
+from homeport.ports import Completed, Exec, Plugin, Shells
+
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+class _WireError(msgspec.Struct):
+    code: int = 999
+    msg: str = ""
+    details: str = ""
+
+
+class PluginDelegates:
+    """`ports.Delegates`.
+
+    `find` gives a plugin of ours or None; types in `exec_types` are executed even then. `environ` is what a foreign
+    plugin inherits besides its CNI variables, `netns` the network namespace it starts in (None: our own). `shells`
+    is called when a plugin of ours runs, so that it may hold these very delegates.
+    """
+
+    def __init__(
+        self,
+        *,
+        find: Callable[[str], Plugin | None],
+        shells: Callable[[], Shells],
+        executor: Exec,
+        environ: Mapping[str, str],
+        netns: str | None = None,
+        exec_types: Collection[str] = (),
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        on_stderr: Callable[[bytes], object] = lambda _: None,
+    ) -> None:
+        self._find = find
+        self._shells = shells
+        self._executor = executor
+        self._environ = {k: v for k, v in environ.items() if not k.startswith("CNI_")}
+        self._netns = netns
+        self._exec_types = frozenset(exec_types)
+        self._timeout_seconds = timeout_seconds
+        self._on_stderr = on_stderr
+
+    def add(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> Result:
+        """The plugin's result, of whatever version it answered in."""
+        plugin = self._ours(plugin_type)
+        if plugin is not None:
+            return plugin.add(conf, attachment, self._shells())
+        stdout = self._execute("ADD", plugin_type, conf, attachment)
+        try:
+            return versions.decode_result(documents.decode(stdout, "result"), conf.cni_version)
+        except CniError as e:
+            raise PluginFailed(f'plugin "{plugin_type}": ADD succeeded with a bad result: {e.msg}', e.details) from e
+
+    def delete(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None:
+        plugin = self._ours(plugin_type)
+        if plugin is not None:
+            plugin.delete(conf, attachment, self._shells())
+        else:
+            self._execute("DEL", plugin_type, conf, attachment)
+
+    def check(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None:
+        plugin = self._ours(plugin_type)
+        if plugin is not None:
+            plugin.check(conf, attachment, self._shells())
+        else:
+            self._execute("CHECK", plugin_type, conf, attachment)
+
+    def gc(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None:
+        plugin = self._ours(plugin_type)
+        if plugin is not None:
+            plugin.gc(conf, attachment, self._shells())
+        else:
+            self._execute("GC", plugin_type, conf, attachment)
+
+    def status(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None:
+        plugin = self._ours(plugin_type)
+        if plugin is not None:
+            plugin.status(conf, attachment, self._shells())
+        else:
+            self._execute("STATUS", plugin_type, conf, attachment)
+
+    def supported_versions(self, plugin_type: str, attachment: Attachment) -> tuple[str, ...]:
+        """The versions the plugin speaks, as its VERSION says."""
+        if self._ours(plugin_type) is not None:
+            return versions.SUPPORTED_VERSIONS
+        request = documents.write({"cniVersion": versions.CURRENT})
+        stdout = self._run("VERSION", plugin_type, request, attachment)
+        try:
+            return versions.decode_version_info(documents.decode(stdout, "version"))
+        except CniError as e:
+            raise PluginFailed(f'plugin "{plugin_type}": VERSION: {e.msg}', e.details) from e
+
+    def _ours(self, plugin_type: str) -> Plugin | None:
+        return None if plugin_type in self._exec_types else self._find(plugin_type)
+
+    def _execute(self, command: Command, plugin_type: str, conf: NetConf, attachment: Attachment) -> bytes:
+        return self._run(command, plugin_type, msgspec.json.encode(netconfs.wire(conf)), attachment)
+
+    def _run(self, command: Command, plugin_type: str, stdin: bytes, attachment: Attachment) -> bytes:
+        executable = self._executor.find(plugin_type, attachment.path)
+        if executable is None:
+            where = ":".join(attachment.path)
+            raise PluginNotFound(
+                f'plugin "{plugin_type}": not built in, and no executable in {where}'
+                if where
+                else f'plugin "{plugin_type}": not built in, and CNI_PATH is empty'
+            )
+        completed = self._executor.run(
+            executable,
+            env={**self._environ, **invocations.environment(command, attachment)},
+            stdin=stdin,
+            timeout_seconds=self._timeout_seconds,
+            netns=self._netns,
+        )
+        if completed.stderr:
+            self._on_stderr(completed.stderr)
+        if completed.returncode != 0:
+            raise _failure(command, plugin_type, completed)
+        return completed.stdout
+
+
+def _failure(command: Command, plugin_type: str, completed: Completed) -> CniError:
+    """What the plugin says went wrong, or, where it says nothing readable, how it ended."""
+    stderr = completed.stderr.decode(errors="replace").strip()
+    if not completed.stdout.strip():
+        return PluginFailed(
+            f'plugin "{plugin_type}": {command} {_ending(completed.returncode)} without an error on stdout', stderr
+        )
+    try:
+        wire = _decode_error(documents.decode(completed.stdout, "error"))
+    except DecodeFailure:
+        printed = completed.stdout.decode(errors="replace").strip()
+        return PluginFailed(
+            f'plugin "{plugin_type}": {command} {_ending(completed.returncode)}: '
+            f"found {documents.shown(printed)}, expected a CNI error object",
+            stderr,
+        )
+    msg = f'plugin "{plugin_type}": {wire.msg}'
+    if wire.code == TryAgainLater.code:
+        return TryAgainLater(msg, wire.details)
+    if wire.code == PluginNotAvailable.code:
+        return PluginNotAvailable(msg, wire.details)
+    return PluginError(msg, wire.details, code=wire.code)
+
+
+def _decode_error(value: Any) -> _WireError:
+    wire = documents.convert(value, _WireError, error=DecodeFailure)
+    if not wire.msg and "code" not in value:
+        raise DecodeFailure("neither code nor msg")
+    return wire
+
+
+def _ending(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    try:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was killed by signal {-returncode}"
