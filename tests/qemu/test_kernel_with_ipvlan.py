@@ -1,0 +1,52 @@
+"""Tests and demo on Debian's cloud kernel under qemu, for this machine's kernel may have no ipvlan.
+
+One boot; each test of the guest is a subtest here, so that its own failure shows.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_GUEST = 126  # scripts/guest.py: this machine cannot have one
+BOOT_SECONDS = 420
+LINK = "sh -ec 'ip link add d0 type dummy; ip link add i0 link d0 type ipvlan mode l2; ip link delete d0'"
+TESTS = "python -m pytest -p tests.skips -p no:cacheprovider -m guest tests --junitxml=/run/results/junit.xml -q"
+DEMO = "homeport lab demo"
+
+
+@pytest.mark.timeout(BOOT_SECONDS + 180)  # the first boot fetches a kernel and builds an image
+def test_the_guest_runs_every_ipvlan_test_and_the_demo(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    script = str(ROOT / "scripts" / "guest.py")
+    argv = [sys.executable, script, "--results", str(tmp_path), "--seconds", str(BOOT_SECONDS), LINK, TESTS, DEMO]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode == NO_GUEST:
+        pytest.skip(f"machine lacks the guest: {done.stderr.strip()}")
+    report = tmp_path / "report.json"
+    assert report.exists(), done.stdout + done.stderr
+    link, tests, demo = (step["returncode"] for step in json.loads(report.read_text())["steps"])
+    log = {name: (tmp_path / f"{n}.log").read_text() for n, name in enumerate(("link", "tests", "demo"))}
+
+    with subtests.test("the kernel makes an ipvlan"):
+        assert link == 0, log["link"]
+
+    junit = tmp_path / "junit.xml"
+    cases = list(ElementTree.parse(junit).iter("testcase")) if junit.exists() else []
+    for case in cases:
+        with subtests.test(f"{case.get('classname')}.{case.get('name')}"):
+            for kind in ("error", "failure", "skipped"):
+                for found in case.iter(kind):
+                    pytest.fail(f"{kind}: {found.get('message')}\n{found.text or ''}", pytrace=False)
+    with subtests.test("the tests ran"):
+        assert cases, log["tests"]
+        assert tests == 0, log["tests"]
+
+    with subtests.test("the demo, with real ipvlan"):
+        assert demo == 0, log["demo"]
+        assert "--substitute" not in log["demo"], log["demo"]  # nothing stands in for ipvlan here
