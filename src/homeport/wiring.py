@@ -1,1 +1,85 @@
-"""Where the shells are built: the one place that knows both a port and what stands behind it."""
+"""Where the shells are built and joined. Every program starts here; nothing below knows which shell it was given.
+
+Imports happen inside: a plugin's process loads what it uses.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from functools import cache
+
+from homeport.plugins import registry
+from homeport.ports import AllocationStore, Cluster, FileAllocations, Shells
+from homeport.runtime.delegating import DEFAULT_TIMEOUT_SECONDS, PluginDelegates
+from homeport.runtime.executing import Executor
+
+DEFAULT_STORE = "/var/lib/cni/homeport/allocations.db"
+
+
+def build_shells(
+    *,
+    netns: str | None = None,
+    node: str = "",
+    cluster: Cluster | None = None,
+    store: str = "",
+    exec_types: Collection[str] = (),
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    environ: Mapping[str, str] = os.environ,
+) -> Shells:
+    """Shells for this machine, or for one simulated node of it whose network namespace is `netns`.
+
+    What is not given comes from the environment: `node` from NODENAME, else the host name; `store`, the file of
+    allocations where a configuration names none, from HOMEPORT_STORE; `exec_types`, plugin types to execute from
+    CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). Copies of the shells with another
+    field still give their delegates the original: pass everything here.
+    """
+    from homeport.host.clocks import SystemClock
+    from homeport.host.files import LocalFiles
+    from homeport.host.kernel import Kernel
+    from homeport.host.probing import ArpProbe
+
+    default_store = store or environ.get("HOMEPORT_STORE") or DEFAULT_STORE
+    host = Kernel(netns)
+    delegates = PluginDelegates(
+        find=registry.find,
+        shells=lambda: shells,
+        executor=Executor(),
+        environ=environ,
+        netns=netns,
+        exec_types=exec_types or tuple(name for name in environ.get("HOMEPORT_EXEC", "").split(",") if name),
+        timeout_seconds=timeout_seconds,
+        on_stderr=_forward,
+    )
+    shells = Shells(
+        host=host,
+        probe=ArpProbe(host),
+        clock=SystemClock(),
+        files=LocalFiles(),
+        delegates=delegates,
+        open_allocations=lambda path: _open_allocations(path or default_store),
+        open_file_allocations=_open_file_allocations,
+        cluster=cluster,
+        node=node or environ.get("NODENAME") or os.uname().nodename,
+    )
+    return shells
+
+
+@cache
+def _open_allocations(path: str) -> AllocationStore:
+    from homeport.stores.sqlite import SqliteStore
+
+    return SqliteStore(path)
+
+
+def _open_file_allocations(data_dir: str, network: str) -> FileAllocations:
+    from homeport.stores.disk import DiskAllocations
+
+    return DiskAllocations(data_dir, network)
+
+
+def _forward(stderr: bytes) -> None:
+    """What a foreign plugin logs goes where our own logs go (CNI SPEC 1.1.0 §2)."""
+    sys.stderr.buffer.write(stderr)
+    sys.stderr.flush()

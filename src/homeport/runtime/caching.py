@@ -7,6 +7,7 @@ So a runtime's attachment can be deleted by us and ours by it. One file an attac
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from homeport.model.results import Result
 DEFAULT_DIR = "/var/lib/cni"
 _KIND = "cniCacheV1"
 _DIR_MODE = 0o700
-_FULL = {28, 122}  # ENOSPC, EDQUOT
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CachedAttachment(msgspec.Struct, frozen=True, kw_only=True):

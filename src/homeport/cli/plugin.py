@@ -1,0 +1,136 @@
+"""What a standalone plugin executable runs: one CNI call, from the environment and stdin to stdout.
+
+CNI SPEC 1.1.0 §2 and §5. Checks come in the order of the Go library: variables, stdin, name, versions; but the
+plugin's own namespace is refused before anything is done in it. Imports are few: a runtime starts a process a call.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+import msgspec
+
+from homeport.cni import documents, invocations, netconfs, versions
+from homeport.cni.invocations import Invocation
+from homeport.cni.netconfs import NetConf
+from homeport.model.errors import CniError, InternalError, InvalidNetns, IOFailure, PluginNotFound, TryAgainLater
+from homeport.plugins import registry
+
+
+class _Stopped(BaseException):
+    """SIGTERM. Not an Exception, so that nothing but an undo sees it on its way out."""
+
+
+def main(plugin_type: str) -> NoReturn:
+    """The executable of this type: exits 0 on success, 1 with a CNI error object on stdout otherwise."""
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(_run(plugin_type, os.environ))
+
+
+def _run(plugin_type: str, environ: Mapping[str, str]) -> int:
+    if not environ.get("CNI_COMMAND"):
+        print(_about(plugin_type), file=sys.stderr)
+        return 0
+    version = ""
+    try:
+        invocation = invocations.parse_environment(environ)
+        if invocation.command == "VERSION":
+            return _print(msgspec.json.encode(versions.version_info()) + b"\n")
+        conf = netconfs.parse(_read_stdin(), command=invocation.command)
+        version = conf.cni_version
+        return _print(_answer(plugin_type, conf, invocation, environ))
+    except CniError as e:
+        error = e
+    except _Stopped:
+        error = TryAgainLater(f'plugin "{plugin_type}": stopped by SIGTERM')
+    except Exception as e:  # noqa: BLE001  # the outermost edge: even a bug answers in CNI's form
+        error = _internal(plugin_type, e, environ)
+    _print(documents.write(versions.encode_error(error, version)))
+    return 1
+
+
+def _answer(plugin_type: str, conf: NetConf, invocation: Invocation, environ: Mapping[str, str]) -> bytes:
+    """Runs the verb; what goes to stdout."""
+    plugin = registry.find(plugin_type)
+    if plugin is None:
+        raise PluginNotFound(f'plugin "{plugin_type}": not built in, expected one of {", ".join(registry.MODULES)}')
+    attachment = invocation.attachment
+    if invocation.command in ("ADD", "DEL") and not invocation.netns_override:
+        _refuse_own_namespace(attachment.netns_path)
+
+    from homeport.wiring import build_shells
+
+    shells = build_shells(environ=environ)
+    match invocation.command:
+        case "ADD":
+            result = plugin.add(conf, attachment, shells)
+            return documents.write(versions.encode_result(result, conf.cni_version))
+        case "DEL":
+            plugin.delete(conf, attachment, shells)
+        case "CHECK":
+            plugin.check(conf, attachment, shells)
+        case "GC":
+            plugin.gc(conf, attachment, shells)
+        case _:
+            plugin.status(conf, attachment, shells)
+    return b""
+
+
+def _refuse_own_namespace(netns_path: str | None) -> None:
+    """An ADD or DEL in the namespace we run in would rework the host's own interfaces."""
+    if netns_path is None:
+        return
+    try:
+        same = os.path.samefile(netns_path, "/proc/thread-self/ns/net")
+    except OSError:
+        return  # it is gone or no namespace: the plugin says which, and DEL carries on
+    if same:
+        raise InvalidNetns(
+            f"CNI_NETNS: found the plugin's own network namespace {netns_path}, expected another",
+            "set CNI_NETNS_OVERRIDE=1 to allow it",
+        )
+
+
+def _read_stdin() -> bytes:
+    try:
+        with open(0, "rb", closefd=False) as stdin:
+            return stdin.read(documents.MAX_BYTES + 1)
+    except OSError as e:
+        raise IOFailure(f"read network configuration from stdin: {os.strerror(e.errno or 0)}") from e
+
+
+def _print(answer: bytes) -> int:
+    """Writes to stdout; the exit code. A runtime that no longer listens will send a DEL."""
+    try:
+        with open(1, "wb", closefd=False) as stdout:
+            stdout.write(answer)
+    except OSError as e:
+        print(f"write to stdout: {os.strerror(e.errno or 0)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _internal(plugin_type: str, error: Exception, environ: Mapping[str, str]) -> InternalError:
+    msg = f'plugin "{plugin_type}": unexpected {type(error).__name__}: {error}'
+    if not environ.get("HOMEPORT_DEBUG"):
+        return InternalError(msg, "set HOMEPORT_DEBUG=1 for the traceback")
+    import traceback
+
+    return InternalError(msg, "".join(traceback.format_exception(error)))
+
+
+def _about(plugin_type: str) -> str:
+    import homeport
+
+    return (
+        f"CNI plugin {plugin_type} of Homeport {homeport.__version__}\n"
+        f"CNI protocol versions supported: {', '.join(versions.SUPPORTED_VERSIONS)}"
+    )
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise _Stopped
