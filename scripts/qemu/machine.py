@@ -64,7 +64,8 @@ def boot(kernel: Kernel, image: Path, results: Path, *, seconds: int) -> Report:
         raise GuestFailed(f"{QEMU}: exit status {done.returncode}\n{done.stderr.strip()}")
     try:
         with tarfile.open(parcel) as tar:
-            tar.extractall(results, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python has none yet
+            tar.extractall(results)
     except (OSError, tarfile.TarError) as e:
         raise GuestFailed(f"the guest brought no results; its console ends:\n{_tail(console)}") from e
     return _read_report(results)
