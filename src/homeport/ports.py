@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,6 +18,11 @@ from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Owner, Slot, Workload
+from homeport.ipam.objects import NodeState as NodeState
+from homeport.ipam.objects import OwnerReference as OwnerReference
+from homeport.ipam.objects import Pod as Pod
+from homeport.ipam.objects import WorkloadState as WorkloadState
+from homeport.ipam.ranges import Span as Span
 from homeport.model.addresses import Family, IPAddress, IPInterface, IPNetwork, MacAddress
 from homeport.model.names import PodRef
 from homeport.model.results import Result
@@ -100,7 +105,8 @@ class Host(Protocol):
         """The span of one verb on one attachment: sockets are shared inside it and closed after it.
 
         On an exception everything done inside is undone, newest first; an error of the undoing is attached as
-        a note. Nests: an inner operation that succeeded is still undone by a failing outer one.
+        a note. Nests: an inner operation that succeeded is still undone by a failing outer one. With `undo_on_error`
+        False what is done inside stays done, whatever fails: a DEL, or what other attachments come to share.
         """
 
     def on_undo(self, action: Callable[[], None]) -> None:
@@ -115,10 +121,17 @@ class Host(Protocol):
     def delete_namespace(self, path: str) -> None:
         """Unpins; idempotent."""
 
+    def lock_namespace(self, path: str) -> AbstractContextManager[None]:
+        """Keeps every other holder out, other processes included: flock(2) on the namespace's own file, as sbr's
+        reference plugin takes it. Raises `InvalidNetns`; never creates a file.
+        """
+
     # links: reading
     def link(self, name: str, netns: str | None = None) -> Link | None: ...
     def link_by_index(self, index: int, netns: str | None = None) -> Link | None: ...
     def links(self, netns: str | None = None) -> tuple[Link, ...]: ...
+    def supports_kind(self, kind: str) -> bool:
+        """Whether this kernel can make links of that kind; may load its module, makes nothing."""
 
     # links: making and removing. `parent_netns`/`peer_netns` is where the other side lives.
     def create_macvlan(
@@ -301,13 +314,6 @@ class Conflict(Exception):
     """`replace` or `delete`: the stored version is another one, or the allocation is gone."""
 
 
-class Span(msgspec.Struct, frozen=True):
-    """Addresses `first`..`last`, both inclusive, of one family."""
-
-    first: IPAddress
-    last: IPAddress
-
-
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One change of one allocation (R15). None before a creation and after a deletion."""
 
@@ -366,48 +372,6 @@ class FileAllocations(Protocol):
 
 
 # --- the cluster -------------------------------------------------------------------------------------------------
-
-
-class OwnerReference(msgspec.Struct, frozen=True, kw_only=True):
-    """metadata.ownerReferences, one entry."""
-
-    api_version: str
-    kind: str
-    name: str
-    uid: str
-    controller: bool = True
-
-
-class Pod(msgspec.Struct, frozen=True, kw_only=True):
-    """What Homeport needs to know of a pod."""
-
-    ref: PodRef
-    uid: str
-    node: str = ""
-    phase: Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"] = "Pending"
-    owner: OwnerReference | None = None  # its controller
-    labels: Mapping[str, str] = {}
-    annotations: Mapping[str, str] = {}
-    deleting: bool = False
-
-
-class WorkloadState(msgspec.Struct, frozen=True, kw_only=True):
-    """A workload as it is wanted now."""
-
-    workload: Workload
-    uid: str
-    replicas: int
-    ordinals_start: int = 0
-    annotations: Mapping[str, str] = {}  # of the workload and of its pod template, the workload's own first
-    deleting: bool = False
-
-
-class NodeState(msgspec.Struct, frozen=True, kw_only=True):
-    """A node as the API server describes it."""
-
-    name: str
-    ready: bool = True
-    out_of_service: bool = False  # taint node.kubernetes.io/out-of-service
 
 
 class Cluster(Protocol):
