@@ -1,0 +1,38 @@
+"""Telling the neighbours that an address is here.
+
+RFC 5227 §2.3 "Announcing an Address" for IPv4; RFC 4861 §7.2.6 "Sending Unsolicited Neighbor Advertisements" for
+IPv6. Sent as whole Ethernet frames from the link, so that they leave by it whatever the routes say.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from homeport.host import errors, frames
+from homeport.host.errors import place
+from homeport.host.linking import decode_link, link_flags, required
+from homeport.host.operating import Operating
+from homeport.host.uapi import IFF_NOARP
+from homeport.model.addresses import IPAddress
+
+
+class Announcing(Operating):
+    """The announcing verb of `ports.Host`."""
+
+    def announce(self, name: str, address: IPAddress, netns: str | None = None) -> None:
+        """A link without neighbours to tell (NOARP: ipvlan l3, loopback has no Ethernet) is left in peace."""
+        with self._netlink(netns) as sock:
+            body = required(sock, name, netns)
+        mac = decode_link(body).mac
+        if mac is None or link_flags(body) & IFF_NOARP:
+            return
+        action = f'announce {address} from "{name}"{place(netns)}'
+        opened = self._open_socket(netns or self._own, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            opened.bind((name, 0))
+            for frame in frames.announcements(address, mac):
+                opened.send(frame)
+        except OSError as error:
+            raise errors.refused(action, error.errno or 0) from error
+        finally:
+            opened.close()

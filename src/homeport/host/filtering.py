@@ -1,0 +1,79 @@
+"""nftables, through the nft program's JSON.
+
+libnftables-json(5). One call is one transaction of the kernel: all of its commands happen, or none.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from homeport.host import errors, namespaces
+from homeport.host.errors import place
+from homeport.host.operating import Operating
+from homeport.model.errors import KernelRefused, TryAgainLater, Unsupported
+
+_TIMEOUT_SECONDS = 30
+_ERRNOS = (errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC)
+
+
+class Filtering(Operating):
+    """The nftables verb of `ports.Host`."""
+
+    def run_nft(self, commands: Sequence[Mapping[str, Any]], netns: str | None = None) -> Sequence[Mapping[str, Any]]:
+        action = f"run {len(commands)} nftables commands{place(netns)}"
+        where = netns or self._own
+        if where is None:
+            completed = _run(["nft", "-j", "-f", "-"], commands, (), action)
+        else:
+            descriptor = namespaces.open_namespace(where)
+            try:
+                entered = ["nsenter", f"--net=/proc/self/fd/{descriptor}", "--", "nft", "-j", "-f", "-"]
+                completed = _run(entered, commands, (descriptor,), action)
+            finally:
+                os.close(descriptor)
+        if completed.returncode:
+            told = completed.stderr.decode(errors="replace").strip()
+            raise KernelRefused(f"{action}: nft exited with {completed.returncode}", errors.explain(_errno(told), told))
+        if not completed.stdout.strip():
+            return ()
+        try:
+            return msgspec.json.decode(completed.stdout, type=_Answer).nftables
+        except msgspec.DecodeError as error:
+            raise KernelRefused(f"{action}: nft printed something else than its JSON", str(error)) from error
+
+
+class _Answer(msgspec.Struct):
+    nftables: list[dict[str, Any]]
+
+
+def _run(
+    argv: list[str], commands: Sequence[Mapping[str, Any]], descriptors: tuple[int, ...], action: str
+) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            argv,
+            input=json.dumps({"nftables": list(commands)}).encode(),
+            capture_output=True,
+            pass_fds=descriptors,
+            env={**os.environ, "LC_ALL": "C"},  # its words are read below
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise Unsupported(f"{action}: no program {argv[0]} on this machine", "ENOENT") from error
+    except subprocess.TimeoutExpired as error:
+        raise TryAgainLater(f"{action}: nft has not ended after {_TIMEOUT_SECONDS} s") from error
+    except OSError as error:
+        raise errors.refused(f"{action}: start {argv[0]}", error.errno or 0) from error
+
+
+def _errno(told: str) -> int:
+    """Nft exits with 1 for everything and tells the kernel's errno only by its text."""
+    return next((code for code in _ERRNOS if os.strerror(code) in told), errno.EINVAL)

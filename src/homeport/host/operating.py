@@ -1,0 +1,77 @@
+"""The ground every verb stands on: which namespace is ours, the way into others, and the running operation."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from homeport.host import entering, errors, namespaces, uapi
+from homeport.host.namespaces import DirectEntrance, Entrance, HelperEntrance
+from homeport.host.sockets import NetlinkSocket, Refused
+from homeport.host.undoing import Operations
+from homeport.model.errors import DecodeFailure
+
+
+class Operating:
+    """`netns` is the namespace that None stands for, or None for the process's own.
+
+    `single_threaded` programs enter namespaces themselves; others let a helper process do it.
+    """
+
+    def __init__(self, netns: str | None = None, *, single_threaded: bool = False) -> None:
+        self._own = netns
+        self._entrance: Entrance = DirectEntrance() if single_threaded else HelperEntrance()
+        self._operations = Operations()
+
+    def close(self) -> None:
+        """Ends the helper. The next use starts it again."""
+        self._entrance.close()
+
+    def operation(self, *, undo_on_error: bool = True) -> AbstractContextManager[None]:
+        return self._operations.operation(undo_on_error=undo_on_error)
+
+    def on_undo(self, action: Callable[[], None]) -> None:
+        self._operations.record(action)
+
+    @contextmanager
+    def _netlink(self, netns: str | None) -> Iterator[NetlinkSocket]:
+        """A socket in `netns`: the operation's own, or one for this verb alone."""
+        path = netns or self._own
+        if not self._operations.running:
+            opened = self._open_netlink(path)
+            try:
+                yield opened
+            finally:
+                opened.close()
+            return
+        try:
+            yield self._operations.socket(path, lambda: self._open_netlink(path))
+        except (Refused, DecodeFailure) as error:
+            if isinstance(error, DecodeFailure) or error.errno in (errno.EAGAIN, errno.EMSGSIZE):
+                self._operations.forget_socket(path)
+            raise
+
+    def _open_netlink(self, path: str | None) -> NetlinkSocket:
+        return NetlinkSocket(self._open_socket(path, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE))
+
+    def _open_socket(self, path: str | None, family: int, kind: int, protocol: int) -> socket.socket:
+        try:
+            if path is None:
+                return socket.socket(family, kind, protocol)
+            return self._entrance.open_socket(path, family, kind, protocol)
+        except entering.CannotEnter as error:
+            raise errors.namespace_refused(path or "", error) from error
+        except OSError as error:
+            raise errors.refused(f"open socket{errors.place(path)}", error.errno or 0) from error
+
+    @contextmanager
+    def _namespace_descriptor(self, netns: str | None) -> Iterator[int]:
+        """A descriptor of `netns` for IFLA_NET_NS_FD, closed again at once: it would keep the namespace alive."""
+        descriptor = namespaces.open_namespace(netns or self._own or entering.OWN)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
