@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 
 from homeport.plugins import registry
-from homeport.ports import AllocationStore, Cluster, FileAllocations, Shells
+from homeport.ports import AllocationStore, Clock, Cluster, FileAllocations, Shells
 from homeport.runtime.delegating import DEFAULT_TIMEOUT_SECONDS, PluginDelegates
 from homeport.runtime.executing import Executor
 
@@ -24,6 +24,8 @@ def build_shells(
     node: str = "",
     cluster: Cluster | None = None,
     store: str = "",
+    clock: Clock | None = None,
+    disk: str = "",
     exec_types: Collection[str] = (),
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
@@ -32,7 +34,8 @@ def build_shells(
 
     What is not given comes from the environment: `node` from NODENAME, else the host name; `store`, the file of
     allocations where a configuration names none, from HOMEPORT_STORE; `exec_types`, plugin types to execute from
-    CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). Copies of the shells with another
+    CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). `disk` is a directory that stands for
+    the simulated node's own file system: host-local's directories are below it. Copies of the shells with another
     field still give their delegates the original: pass everything here.
     """
     from homeport.host.clocks import SystemClock
@@ -42,9 +45,35 @@ def build_shells(
 
     default_store = store or environ.get("HOMEPORT_STORE") or DEFAULT_STORE
     host = Kernel(netns)
-    delegates = PluginDelegates(
+    delegates = build_delegates(
+        lambda: shells, netns=netns, exec_types=exec_types, timeout_seconds=timeout_seconds, environ=environ
+    )
+    shells = Shells(
+        host=host,
+        probe=ArpProbe(host),
+        clock=clock or SystemClock(),
+        files=LocalFiles(),
+        delegates=delegates,
+        open_allocations=lambda path: _open_allocations(path or default_store),
+        open_file_allocations=lambda data_dir, network: _open_file_allocations(disk + data_dir, network),
+        cluster=cluster,
+        node=node or environ.get("NODENAME") or os.uname().nodename,
+    )
+    return shells
+
+
+def build_delegates(
+    shells: Callable[[], Shells],
+    *,
+    netns: str | None = None,
+    exec_types: Collection[str] = (),
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    environ: Mapping[str, str] = os.environ,
+) -> PluginDelegates:
+    """The plugins, ours with `shells` and foreign ones in the namespace `netns`; see `build_shells`."""
+    return PluginDelegates(
         find=registry.find,
-        shells=lambda: shells,
+        shells=shells,
         executor=Executor(),
         environ=environ,
         netns=netns,
@@ -52,18 +81,6 @@ def build_shells(
         timeout_seconds=timeout_seconds,
         on_stderr=_forward,
     )
-    shells = Shells(
-        host=host,
-        probe=ArpProbe(host),
-        clock=SystemClock(),
-        files=LocalFiles(),
-        delegates=delegates,
-        open_allocations=lambda path: _open_allocations(path or default_store),
-        open_file_allocations=_open_file_allocations,
-        cluster=cluster,
-        node=node or environ.get("NODENAME") or os.uname().nodename,
-    )
-    return shells
 
 
 @cache

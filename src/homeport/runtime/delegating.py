@@ -6,7 +6,7 @@ CNI SPEC 1.1.0 §3 and §4. I/O: through `ports.Exec`, and stderr of foreign plu
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -114,6 +114,10 @@ class PluginDelegates:
         except CniError as e:
             raise PluginFailed(f'plugin "{plugin_type}": VERSION: {e.msg}', e.details) from e
 
+    def source(self, plugin_type: str, path: Sequence[str]) -> str:
+        """Where the plugin comes from: "built in", or its executable; raises `PluginNotFound`."""
+        return "built in" if self._ours(plugin_type) is not None else self._executable(plugin_type, path)
+
     def _ours(self, plugin_type: str) -> Plugin | None:
         return None if plugin_type in self._exec_types else self._find(plugin_type)
 
@@ -121,16 +125,8 @@ class PluginDelegates:
         return self._run(command, plugin_type, msgspec.json.encode(netconfs.wire(conf)), attachment)
 
     def _run(self, command: Command, plugin_type: str, stdin: bytes, attachment: Attachment) -> bytes:
-        executable = self._executor.find(plugin_type, attachment.path)
-        if executable is None:
-            where = ":".join(attachment.path)
-            raise PluginNotFound(
-                f'plugin "{plugin_type}": not built in, and no executable in {where}'
-                if where
-                else f'plugin "{plugin_type}": not built in, and CNI_PATH is empty'
-            )
         completed = self._executor.run(
-            executable,
+            self._executable(plugin_type, attachment.path),
             env={**self._environ, **invocations.environment(command, attachment)},
             stdin=stdin,
             timeout_seconds=self._timeout_seconds,
@@ -141,6 +137,13 @@ class PluginDelegates:
         if completed.returncode != 0:
             raise _failure(command, plugin_type, completed)
         return completed.stdout
+
+    def _executable(self, plugin_type: str, path: Sequence[str]) -> str:
+        executable = self._executor.find(plugin_type, path)
+        if executable is None:
+            searched = f"no executable of this name in {':'.join(path)}" if path else "CNI_PATH is empty"
+            raise PluginNotFound(f'plugin "{plugin_type}": not built in, and {searched}')
+        return executable
 
 
 def _failure(command: Command, plugin_type: str, completed: Completed) -> CniError:
