@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from homeport.model.addresses import MacAddress
+from homeport.model.names import PodRef
 
 
 class Workload(msgspec.Struct, frozen=True, order=True):
@@ -26,6 +27,11 @@ class Replica(msgspec.Struct, frozen=True, order=True, tag="replica"):
 
     workload: Workload
     ordinal: int
+
+    @property
+    def pod(self) -> PodRef:
+        """The name of the pod that is this replica."""
+        return PodRef(self.workload.namespace, f"{self.workload.name}-{self.ordinal}")
 
     def __str__(self) -> str:
         return f"{self.workload.namespace}/{self.workload.name}-{self.ordinal}"
@@ -60,6 +66,11 @@ class Slot(msgspec.Struct, frozen=True, order=True):
     owner: Owner
     network: str
     ifname: str
+
+    @property
+    def workload(self) -> Workload | None:
+        """The workload of a replica's slot; None for any other owner."""
+        return self.owner.workload if isinstance(self.owner, Replica) else None
 
     def __str__(self) -> str:
         return f"{self.owner} {self.network}/{self.ifname}"

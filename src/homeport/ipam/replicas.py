@@ -1,0 +1,64 @@
+"""Which replica a pod is, if it is one. No I/O.
+
+docs/identity.md "Terms". A pod is a replica only when everything that speaks of it agrees: a wrong yes would hand one
+replica the address of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from homeport.ipam.identities import Owner, PodOwner, Replica, Workload
+from homeport.ipam.objects import Pod
+
+POD_INDEX = "apps.kubernetes.io/pod-index"
+
+
+class ReplicaKind(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A kind of workload whose pods are `<its name>-<ordinal>`, each of them always the same.
+
+    `label`, where given, is the one its controller writes the stable name in (`strimzi.io/pod-name`,
+    `cnpg.io/instanceName`); it must equal the pod's own name.
+    """
+
+    api_group: str
+    kind: str
+    label: str = ""
+
+
+STATEFUL_SET = ReplicaKind(api_group="apps", kind="StatefulSet")
+
+
+def owner_of(pod: Pod, kinds: Iterable[ReplicaKind] = ()) -> Owner:
+    """Who owns this pod's addresses: the replica it is, or the pod itself."""
+    return replica_of(pod, kinds) or PodOwner(pod.ref.namespace, pod.ref.name, pod.uid)
+
+
+def replica_of(pod: Pod, kinds: Iterable[ReplicaKind] = ()) -> Replica | None:
+    """The replica this pod is, of a StatefulSet or of one of `kinds`; None when it is none."""
+    controller = pod.owner
+    if controller is None or not controller.controller:
+        return None
+    group = controller.api_version.rpartition("/")[0]
+    kind = next((k for k in (STATEFUL_SET, *kinds) if (k.api_group, k.kind) == (group, controller.kind)), None)
+    if kind is None:
+        return None
+    name, _, ordinal = pod.ref.name.rpartition("-")
+    if name != controller.name or not _is_ordinal(ordinal):
+        return None
+    if kind.label and pod.labels.get(kind.label) != pod.ref.name:
+        return None
+    if pod.labels.get(POD_INDEX, ordinal) != ordinal:
+        return None
+    return Replica(Workload(pod.ref.namespace, workload_kind(kind), name), int(ordinal))
+
+
+def workload_kind(kind: ReplicaKind) -> str:
+    """The kind as a `Workload` names it: `StatefulSet` alone; any other with its group, as groups may share a word."""
+    return kind.kind if kind == STATEFUL_SET else f"{kind.kind}.{kind.api_group}"
+
+
+def _is_ordinal(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and str(int(text)) == text
