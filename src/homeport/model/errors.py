@@ -151,6 +151,12 @@ class PluginError(CniError):
         self.code = code
 
 
+class NoSuchObject(CniError):
+    """A name given by a person (a lab, a pod, a node, a workload) is of nothing that exists."""
+
+    code = 111
+
+
 class SeveralErrors(CniError):
     """Failures collected by a DEL or GC that went on past each. Its code is the first one's."""
 

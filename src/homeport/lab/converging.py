@@ -1,0 +1,221 @@
+"""Making the lab as it is wanted: the controllers' answers carried out, again and again, until they want nothing more.
+
+Every step is in the state before the next begins, so a command killed here is continued by the next one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from homeport.lab import building, controllers
+from homeport.lab.controllers import (
+    AdoptPod,
+    BindPod,
+    CreatePod,
+    DeletePod,
+    NodeAction,
+    RemovePod,
+    ResumePod,
+    StartPod,
+    StopSandbox,
+    WorkloadAction,
+)
+from homeport.lab.kubelets import Failure, Started
+from homeport.lab.objects import Network, NodeObject, PodObject, Sandbox, WorkloadObject
+from homeport.lab.sessions import Lab
+from homeport.model.errors import CniError
+from homeport.model.names import PodRef
+
+_AT_ONCE = 8  # sandboxes started or stopped side by side
+Report = Callable[[str], None]
+
+
+def converge(lab: Lab, report: Report) -> None:
+    """Returns when nothing is left to do, or what is left failed and nothing has been released since."""
+    networks = lab.state.all(Network)
+    building.build(lab.host, lab.places, lab.state.all(NodeObject), building.masters(networks))
+    run = _Run(lab, report)
+    while run.step():
+        continue
+
+
+class _Run:
+    """One convergence. `releases` counts what may have made room; a failed pod is tried again only after more of it."""
+
+    def __init__(self, lab: Lab, report: Report) -> None:
+        self._lab = lab
+        self._report = report
+        self._releases = 0
+        self._failed: dict[str, int] = {}  # pod UID -> releases when it failed
+        self._stuck: set[str] = set()  # sandboxes whose DEL failed; the next convergence tries again
+
+    def step(self) -> bool:
+        """One round; whether anything was done in it."""
+        acted = self._control()
+        self._releases += self._lab.retain()
+        acted = self._schedule() or acted
+        return self._run_nodes() or acted
+
+    # --- workloads --------------------------------------------------------------------------------------------
+
+    def _control(self) -> bool:
+        state = self._lab.state
+        workloads, pods = state.all(WorkloadObject), state.all(PodObject)
+        actions: list[WorkloadAction | RemovePod] = []
+        actions += controllers.collect_garbage({w.uid: w for w in workloads}, pods)
+        for workload in workloads:
+            actions += controllers.decide_workload(workload, pods)
+        for action in actions:
+            self._control_one(action)
+        self._lab.refresh_cluster()
+        return bool(actions)
+
+    def _control_one(self, action: WorkloadAction | RemovePod) -> None:
+        lab = self._lab
+        match action:
+            case CreatePod(workload, ordinal):
+                pod = new_pod(workload, ordinal)
+                lab.state.put(pod)
+                lab.record(workload, "Normal", "SuccessfulCreate", f"create Pod {pod.ref.name}")
+            case DeletePod(pod, reason):
+                lab.state.put(msgspec.structs.replace(pod, deleting=True))
+                lab.record(pod, "Normal", "Killing", f"Stopping: {reason}")
+            case AdoptPod(pod, workload):
+                lab.state.put(msgspec.structs.replace(pod, workload_uid=workload.uid))
+                lab.record(workload, "Normal", "Adopted", f"adopt Pod {pod.ref.name}")
+            case RemovePod(pod):
+                lab.state.remove(pod)
+
+    def _schedule(self) -> bool:
+        state = self._lab.state
+        pods = state.all(PodObject)
+        bound = controllers.schedule(pods, state.all(NodeObject))
+        for binding in bound:
+            self._bind(binding)
+        for pod in pods:
+            if not pod.node and not pod.deleting and not bound:
+                self._blame(pod, "FailedScheduling", "no node is Ready")
+        return bool(bound)
+
+    def _bind(self, binding: BindPod) -> None:
+        pod = msgspec.structs.replace(binding.pod, node=binding.node, message="")
+        self._lab.state.put(pod)
+        self._lab.record(pod, "Normal", "Scheduled", f"Assigned {pod.ref} to {binding.node}")
+
+    # --- nodes ------------------------------------------------------------------------------------------------
+
+    def _run_nodes(self) -> bool:
+        """Graceful stops and starts; forgotten sandboxes only in a round that started nothing."""
+        state = self._lab.state
+        pods: dict[PodRef, PodObject] = {p.ref: p for p in state.all(PodObject)}
+        sandboxes = state.all(Sandbox)
+        actions: list[NodeAction] = []
+        for node in state.all(NodeObject):
+            actions += controllers.decide_node(node, pods, sandboxes)
+        self._lab.refresh_cluster()
+        owed = [a for a in actions if isinstance(a, StopSandbox) and a.sandbox.container_id not in self._stuck]
+        stops, late = [a.sandbox for a in owed if not a.late], [a.sandbox for a in owed if a.late]
+        starts = [a.pod for a in actions if isinstance(a, StartPod) and self._is_due(a.pod)]
+        done = [a for a in actions if isinstance(a, RemovePod | ResumePod)]
+        for action in done:
+            self._finish(action)
+        self._stop(stops)
+        self._start(starts)
+        if not starts:
+            self._stop(late)
+        return bool(done or stops or starts or late)
+
+    def _is_due(self, pod: PodObject) -> bool:
+        return self._failed.get(pod.uid, -1) < self._releases
+
+    def _finish(self, action: NodeAction) -> None:
+        match action:
+            case ResumePod(pod):
+                self._lab.state.put(msgspec.structs.replace(pod, running=True, message=""))
+                self._lab.record(pod, "Normal", "NodeReady", f"Node {pod.node} is back")
+            case RemovePod(pod):
+                self._lab.state.remove(pod)
+                self._releases += 1
+
+    def _start(self, pods: Sequence[PodObject]) -> None:
+        lab = self._lab
+        planned: list[tuple[PodObject, Sandbox]] = []
+        for pod in pods:
+            try:
+                sandbox = lab.kubelet(pod.node).plan(pod, lab.state.all(Network))
+            except CniError as error:
+                self._fail(pod, error)
+                continue
+            lab.state.put(sandbox)  # so that what a killed command began gets its DEL
+            planned.append((pod, sandbox))
+        if planned:
+            self._report("starting " + ", ".join(p.ref.name for p, _ in planned))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            outcomes = pool.map(lambda one: lab.kubelet(one[1].node).start(one[1]), planned)
+            for (pod, sandbox), outcome in zip(planned, outcomes, strict=True):
+                self._note_start(pod, sandbox, outcome)
+
+    def _note_start(self, pod: PodObject, sandbox: Sandbox, outcome: Started | Failure) -> None:
+        lab = self._lab
+        if isinstance(outcome, Failure):
+            if outcome.clean:
+                lab.state.remove(sandbox)
+            self._fail(pod, outcome.error)
+            return
+        with lab.state.transaction():
+            lab.state.put(outcome.sandbox, msgspec.structs.replace(pod, running=True, message=""))
+        for attached in outcome.sandbox.attachments:
+            addresses = " ".join(attached.addresses)
+            lab.record(pod, "Normal", "AddedInterface", f"Add {attached.ifname} [{addresses}] from {attached.network}")
+
+    def _fail(self, pod: PodObject, error: CniError) -> None:
+        self._failed[pod.uid] = self._releases
+        self._blame(pod, "FailedCreatePodSandBox", str(error))
+
+    def _blame(self, pod: PodObject, reason: str, message: str) -> None:
+        self._lab.state.put(msgspec.structs.replace(pod, message=message))
+        self._lab.record(pod, "Warning", reason, message)
+
+    def _stop(self, sandboxes: Sequence[Sandbox]) -> None:
+        lab = self._lab
+        if sandboxes:
+            self._report("stopping " + ", ".join(s.ref.name for s in sandboxes))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            outcomes = pool.map(lambda s: lab.kubelet(s.node).stop(s), sandboxes)
+            for sandbox, error in zip(sandboxes, outcomes, strict=True):
+                if error is not None:
+                    self._stuck.add(sandbox.container_id)
+                    lab.record(sandbox, "Warning", "FailedKillPod", str(error))
+                    continue
+                lab.state.remove(sandbox)
+                self._releases += 1
+
+
+def new_pod(workload: WorkloadObject, ordinal: int | None) -> PodObject:
+    """The pod a controller creates. A Deployment's gets a random suffix, as its ReplicaSet would give it."""
+    key = workload.spec.workload
+    name = f"{key.name}-{ordinal}" if ordinal is not None else f"{key.name}-{workload.revision}-{suffix()}"
+    return PodObject(
+        ref=PodRef(key.namespace, name),
+        uid=new_uid(),
+        workload=key,
+        workload_uid=workload.uid,
+        ordinal=ordinal,
+        revision=workload.revision,
+        template=workload.spec.template,
+    )
+
+
+def suffix() -> str:
+    """Five characters of Kubernetes' own alphabet for names: no vowels, so no words."""
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
+def new_uid() -> str:
+    """As the API server makes them: a random UUID."""
+    return str(uuid.uuid4())

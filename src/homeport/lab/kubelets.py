@@ -1,0 +1,207 @@
+"""A node's kubelet and runtime: from a pod to a namespace with its networks attached, and back. I/O: through `Shells`.
+
+Attachments are made one after the other and undone together (R6). Which networks a pod wants is decided before
+anything is made; nothing here reads or writes the lab's state, so that several pods may start side by side.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from homeport.cni import conflists, documents
+from homeport.cni.invocations import Attachment
+from homeport.lab import building
+from homeport.lab.objects import Attached, Network, PodObject, Sandbox
+from homeport.model.errors import CniError, InvalidNetConf, SeveralErrors
+from homeport.model.results import Result
+from homeport.multinet import selections
+from homeport.multinet.selections import NetworkSelection
+from homeport.ports import Shells
+from homeport.runtime import chaining
+from homeport.runtime.caching import ResultCache
+
+PLUGIN_PATH = ("/opt/cni/bin", "/usr/lib/cni")
+_CONTAINER_ID_BYTES = 32
+
+
+class Started(msgspec.Struct, frozen=True):
+    """Every attachment's ADD succeeded."""
+
+    sandbox: Sandbox
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Some ADD failed. `clean`: what was made is undone; otherwise the sandbox is still to be stopped."""
+
+    error: CniError
+    clean: bool
+
+
+class Kubelet:
+    """One node's. `pod_netns` gives the path of a new sandbox's namespace."""
+
+    def __init__(
+        self,
+        node: str,
+        shells: Shells,
+        cache: ResultCache,
+        *,
+        pod_netns: Callable[[str], str],
+        substitutes: Mapping[str, str],
+    ) -> None:
+        self._node = node
+        self._shells = shells
+        self._cache = cache
+        self._pod_netns = pod_netns
+        self._substitutes = substitutes
+
+    def plan(self, pod: PodObject, networks: Iterable[Network]) -> Sandbox:
+        """The sandbox that the pod's annotation asks for, nothing of it made yet."""
+        container_id = secrets.token_hex(_CONTAINER_ID_BYTES)
+        wanted = selections.parse(pod.template.annotations.get(selections.ANNOTATION, ""), pod.ref.namespace)
+        known = {(n.namespace, n.name): n for n in networks}
+        args = _cni_args(pod, container_id)
+        return Sandbox(
+            container_id=container_id,
+            ref=pod.ref,
+            pod_uid=pod.uid,
+            node=self._node,
+            netns_path=self._pod_netns(container_id),
+            attachments=tuple(self._attached(n, s, known, args) for n, s in enumerate(wanted, start=1)),
+        )
+
+    def start(self, sandbox: Sandbox) -> Started | Failure:
+        """The namespace with `lo` up, then every attachment; all of it or nothing."""
+        begun: list[Attached] = []
+        try:
+            self._shells.host.create_namespace(sandbox.netns_path)
+            self._shells.host.set_link("lo", sandbox.netns_path, up=True)
+            done = []
+            for attached in sandbox.attachments:
+                begun.append(attached)
+                done.append(self._add(sandbox, attached))
+        except CniError as error:
+            left = self.stop(msgspec.structs.replace(sandbox, attachments=tuple(begun)))
+            if left is not None:
+                error.details = "; ".join(part for part in (error.details, f"undo: {left}") if part)
+            return Failure(error, clean=left is None)
+        return Started(msgspec.structs.replace(sandbox, attachments=tuple(done), ready=True))
+
+    def stop(self, sandbox: Sandbox) -> CniError | None:
+        """DEL of every attachment, the last made first, then the namespace goes. Goes on past errors; idempotent."""
+        errors: list[CniError] = []
+        for attached in reversed(sandbox.attachments):
+            try:
+                network = conflists.parse(attached.conflist.encode())
+                chaining.delete(
+                    network,
+                    _attachment(sandbox, attached),
+                    self._shells,
+                    cache=self._cache,
+                    capability_args=attached.capability_args,
+                )
+            except CniError as error:
+                errors.append(error)
+        try:
+            self._shells.host.delete_namespace(sandbox.netns_path)
+        except CniError as error:
+            errors.append(error)
+        return SeveralErrors(errors) if len(errors) > 1 else next(iter(errors), None)
+
+    def check(self, sandbox: Sandbox) -> None:
+        """CHECK of every attachment; raises the first error."""
+        for attached in sandbox.attachments:
+            network = conflists.parse(attached.conflist.encode())
+            chaining.check(
+                network,
+                _attachment(sandbox, attached),
+                self._shells,
+                cache=self._cache,
+                capability_args=attached.capability_args,
+            )
+
+    def _add(self, sandbox: Sandbox, attached: Attached) -> Attached:
+        network = conflists.parse(attached.conflist.encode())
+        result = chaining.add(
+            network,
+            _attachment(sandbox, attached),
+            self._shells,
+            cache=self._cache,
+            capability_args=attached.capability_args,
+        )
+        return msgspec.structs.replace(
+            attached,
+            addresses=tuple(str(ip.address) for ip in result.ips),
+            mac=_mac_of(result, attached.ifname, sandbox.netns_path),
+        )
+
+    def _attached(
+        self,
+        index: int,
+        selection: NetworkSelection,
+        known: Mapping[tuple[str, str], Network],
+        args: Mapping[str, str],
+    ) -> Attached:
+        network = known.get((selection.namespace, selection.name))
+        if network is None:
+            raise InvalidNetConf(
+                f'find network "{selection.namespace}/{selection.name}": the lab has no such '
+                "NetworkAttachmentDefinition",
+                f"it has {_listed(known)}",
+            )
+        config = _with_cni_args(_config(network, self._substitutes), selection.cni_args)
+        return Attached(
+            network=str(network),
+            ifname=selection.ifname or f"net{index}",
+            conflist=conflists.parse(config, default_name=network.name).raw.decode(),
+            args={**args, **selections.args(selection)},
+            capability_args=selections.capability_args(selection),
+        )
+
+
+def _config(network: Network, substitutes: Mapping[str, str]) -> Mapping[str, Any]:
+    config = documents.decode_object(network.config.encode(), f'spec.config of network "{network}"')
+    return building.substituted(config, substitutes)
+
+
+def _with_cni_args(config: Mapping[str, Any], cni_args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The selection's `cni-args` in `args.cni` of every plugin, where they win over the network's own."""
+    if not cni_args:
+        return config
+    if isinstance(config.get("plugins"), list):
+        return {**config, "plugins": [_with_cni_args(p, cni_args) for p in config["plugins"]]}
+    args = config.get("args", {})
+    return {**config, "args": {**args, "cni": {**args.get("cni", {}), **cni_args}}}
+
+
+def _attachment(sandbox: Sandbox, attached: Attached) -> Attachment:
+    return Attachment(
+        container_id=sandbox.container_id,
+        ifname=attached.ifname,
+        netns_path=sandbox.netns_path,
+        args=attached.args,
+        path=PLUGIN_PATH,
+    )
+
+
+def _cni_args(pod: PodObject, container_id: str) -> Mapping[str, str]:
+    """What container runtimes pass in CNI_ARGS."""
+    return {
+        "IgnoreUnknown": "1",
+        "K8S_POD_NAMESPACE": pod.ref.namespace,
+        "K8S_POD_NAME": pod.ref.name,
+        "K8S_POD_INFRA_CONTAINER_ID": container_id,
+        "K8S_POD_UID": pod.uid,
+    }
+
+
+def _mac_of(result: Result, ifname: str, netns_path: str) -> str | None:
+    return next((i.mac for i in result.interfaces if i.name == ifname and i.sandbox == netns_path), None)
+
+
+def _listed(known: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{namespace}/{name}" for namespace, name in sorted(known)) or "none"
