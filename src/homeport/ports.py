@@ -228,6 +228,9 @@ class Host(Protocol):
         """A missing route is success."""
 
     def rules(self, netns: str | None = None, *, family: Family | None = None) -> tuple[Rule, ...]: ...
+    def tables_in_use(self, netns: str | None = None) -> frozenset[int]:
+        """Routing tables that some rule leads to or some route is in, of whatever type the rule or the route is."""
+
     def add_rule(self, rule: Rule, netns: str | None = None) -> None: ...
     def delete_rule(self, rule: Rule, netns: str | None = None) -> None: ...
 
