@@ -69,13 +69,13 @@ class Addressing(Operating):
     """The address verbs of `ports.Host`."""
 
     def addresses(self, name: str, netns: str | None = None) -> tuple[LinkAddress, ...]:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             return read(sock, required_index(sock, name, netns), f'list addresses of "{name}"{place(netns)}')
 
     def add_address(
         self, name: str, address: IPInterface, netns: str | None = None, *, duplicate_detection: bool = True
     ) -> None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             index = required_index(sock, name, netns)
             body = encode_address(index, address, duplicate_detection=duplicate_detection)
             try:
@@ -87,7 +87,7 @@ class Addressing(Operating):
 
     def delete_address(self, name: str, address: IPInterface, netns: str | None = None) -> None:
         """An address, or a link, that is not there is success."""
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             found = find(sock, name=name)
         if found is None:
             return
@@ -97,7 +97,7 @@ class Addressing(Operating):
 
     def _remove_address(self, index: int, name: str, address: IPInterface, netns: str | None) -> bool:
         """False when it was not there."""
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             try:
                 sock.change(uapi.RTM_DELADDR, encode_address(index, address))
             except Refused as refusal:
@@ -110,8 +110,7 @@ class Addressing(Operating):
     def wait_for_addresses(self, name: str, netns: str | None = None, *, timeout_seconds: float = 5.0) -> None:
         """The kernel tells of every change of an IPv6 address; each time all are read again."""
         end = time.monotonic() + timeout_seconds
-        path = netns or self._own
-        opened = self._open_socket(path, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE)
+        opened = self.open_socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE)
         changes = NetlinkSocket(opened, groups=uapi.RTMGRP_IPV6_IFADDR)  # listens before the first reading
         waiting = select.poll()
         waiting.register(opened, select.POLLIN)

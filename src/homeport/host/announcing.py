@@ -21,13 +21,13 @@ class Announcing(Operating):
 
     def announce(self, name: str, address: IPAddress, netns: str | None = None) -> None:
         """A link without neighbours to tell (NOARP: ipvlan l3, loopback has no Ethernet) is left in peace."""
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             body = required(sock, name, netns)
         mac = decode_link(body).mac
         if mac is None or link_flags(body) & IFF_NOARP:
             return
         action = f'announce {address} from "{name}"{place(netns)}'
-        opened = self._open_socket(netns or self._own, socket.AF_PACKET, socket.SOCK_RAW, 0)
+        opened = self.open_socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             opened.bind((name, 0))
             for frame in frames.announcements(address, mac):
@@ -35,4 +35,4 @@ class Announcing(Operating):
         except OSError as error:
             raise errors.refused(action, error.errno or 0) from error
         finally:
-            opened.close()
+            self.close_packet_socket(opened)

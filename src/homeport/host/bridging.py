@@ -69,14 +69,14 @@ class Bridging(Creating):
     ) -> Link:
         data = netlink.u8(uapi.IFLA_BR_VLAN_FILTERING, 1) if vlan_filtering else b""
         attributes = b"" if mtu_bytes is None else netlink.u32(uapi.IFLA_MTU, mtu_bytes)
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             action = f'create bridge "{name}"{place(netns)}'
             return self._create(sock, name, netns, "bridge", data, attributes, action)
 
     def set_bridge_port(
         self, name: str, netns: str | None = None, *, hairpin: bool | None = None, isolated: bool | None = None
     ) -> None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             before = decode_link(required(sock, name, netns))
             settings = b"" if hairpin is None else netlink.u8(uapi.IFLA_BRPORT_MODE, int(hairpin))
             if isolated is not None:
@@ -95,7 +95,7 @@ class Bridging(Creating):
 
     def bridge_vlans(self, name: str, netns: str | None = None) -> tuple[BridgeVlan, ...]:
         mask = netlink.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_BRVLAN_COMPRESSED)
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             index = required_index(sock, name, netns)
             try:
                 found = sock.dump(uapi.RTM_GETLINK, header(family=_AF_BRIDGE) + mask)
@@ -122,7 +122,7 @@ class Bridging(Creating):
         self._operations.record(lambda: self._restore_vlans(name, vlan, before, netns, on_bridge=on_bridge))
 
     def _change_vlan(self, kind: int, name: str, vlan: BridgeVlan, netns: str | None, *, on_bridge: bool) -> None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             index = required_index(sock, name, netns)
             try:
                 sock.change(kind, encode_vlan(index, vlan, on_bridge=on_bridge))

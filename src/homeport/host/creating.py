@@ -67,7 +67,7 @@ class Creating(Linking):
         peer_mac: MacAddress | None = None,
     ) -> tuple[Link, Link]:
         action = f'create veth "{name}"{place(netns)} with peer "{peer}"{place(peer_netns)}'
-        with self._netlink(peer_netns) as sock, self._namespace_descriptor(peer_netns) as there:
+        with self.netlink(peer_netns) as sock, self._namespace_descriptor(peer_netns) as there:
             other = header() + netlink.text(uapi.IFLA_IFNAME, peer) + _plain(mtu_bytes, peer_mac)
             other += netlink.u32(uapi.IFLA_NET_NS_FD, there)
             data = netlink.nested(uapi.VETH_INFO_PEER, other)
@@ -77,7 +77,7 @@ class Creating(Linking):
     def supports_kind(self, kind: str) -> bool:
         """Asks for one without a parent and in a name no link can have: a kernel that knows the kind refuses that."""
         info = netlink.nested(uapi.IFLA_LINKINFO, netlink.text(uapi.IFLA_INFO_KIND, kind))
-        with self._netlink(None) as sock:
+        with self.netlink(None) as sock:
             try:
                 sock.change(uapi.RTM_NEWLINK, header() + netlink.text(uapi.IFLA_IFNAME, "/") + info, uapi.NLM_F_CREATE)
             except Refused as refusal:
@@ -89,7 +89,7 @@ class Creating(Linking):
         raise KernelRefused(f"ask for links of kind {kind}: found a link of an impossible name made", "0")
 
     def create_dummy(self, name: str, *, netns: str | None = None) -> Link:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             return self._create(sock, name, netns, "dummy", b"", b"", f'create dummy "{name}"{place(netns)}')
 
     def _create_above(
@@ -104,7 +104,7 @@ class Creating(Linking):
     ) -> Link:
         """A link on top of another one."""
         action = f'create {kind} "{name}"{place(netns)} on "{parent}"{place(parent_netns)}'
-        with self._netlink(parent_netns) as sock:
+        with self.netlink(parent_netns) as sock:
             attributes += netlink.u32(uapi.IFLA_LINK, required_index(sock, parent, parent_netns))
             return self._create(sock, name, netns, kind, data, attributes, action)
 
@@ -116,7 +116,7 @@ class Creating(Linking):
         if data:
             info += netlink.nested(uapi.IFLA_INFO_DATA, data)
         body = header() + netlink.text(uapi.IFLA_IFNAME, name) + attributes + netlink.nested(uapi.IFLA_LINKINFO, info)
-        with self._netlink(netns) as target, self._namespace_descriptor(netns) as there:
+        with self.netlink(netns) as target, self._namespace_descriptor(netns) as there:
             try:
                 sock.change(
                     uapi.RTM_NEWLINK,

@@ -6,11 +6,9 @@ libnftables-json(5). One call is one transaction of the kernel: all of its comma
 from __future__ import annotations
 
 import errno
-import json
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +16,9 @@ from homeport.host import errors, namespaces
 from homeport.host.errors import place
 from homeport.host.operating import Operating
 from homeport.model.errors import KernelRefused, TryAgainLater, Unsupported
+
+if TYPE_CHECKING:
+    import subprocess
 
 _TIMEOUT_SECONDS = 30
 _ERRNOS = (errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC)
@@ -56,10 +57,12 @@ class _Answer(msgspec.Struct):
 def _run(
     argv: list[str], commands: Sequence[Mapping[str, Any]], descriptors: tuple[int, ...], action: str
 ) -> subprocess.CompletedProcess[bytes]:
+    import subprocess  # needed by few calls, and a plugin's process would wait for the import in every one
+
     try:
         return subprocess.run(
             argv,
-            input=json.dumps({"nftables": list(commands)}).encode(),
+            input=msgspec.json.encode({"nftables": list(commands)}),
             capture_output=True,
             pass_fds=descriptors,
             env={**os.environ, "LC_ALL": "C"},  # its words are read below

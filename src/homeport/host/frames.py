@@ -20,7 +20,7 @@ _ICMPV6 = 58
 _OVERRIDE = 0x20000000
 _SOURCE_LAYER, _TARGET_LAYER = 1, 2
 _BROADCAST = b"\xff" * 6
-_ALL_NODES = IPv6Address("ff02::1")
+ALL_NODES = IPv6Address("ff02::1")
 _UNSPECIFIED = IPv6Address("::")
 
 
@@ -36,7 +36,7 @@ def announcements(address: IPAddress, mac: MacAddress) -> tuple[bytes, ...]:
         return request, _arp(_ARP_REPLY, here, address, _BROADCAST, address)
     option = struct.pack("!BB6s", _TARGET_LAYER, 1, here)
     message = struct.pack("!BBHI16s", _ADVERTISEMENT, 0, 0, _OVERRIDE, address.packed) + option
-    return (_ipv6(here, address, _ALL_NODES, message),)
+    return (_ipv6(here, address, ALL_NODES, message),)
 
 
 def probe(address: IPAddress, mac: MacAddress) -> bytes:
@@ -49,10 +49,11 @@ def probe(address: IPAddress, mac: MacAddress) -> bytes:
 
 
 def answer(frame: bytes, address: IPAddress, mac: MacAddress) -> MacAddress | None:
-    """The MAC that claims `address` in this frame; None for a frame about anything else, or one of our own.
+    """The MAC that claims `address` in this frame; None for a frame about anything else, or our own probe.
 
-    RFC 5227 §2.1.1: a claim is any ARP packet whose sender address is the probed one, and also a probe of
-    another host for the same address. RFC 4862 §5.4.3, §5.4.4 say the same of IPv6.
+    RFC 5227 §2.1.1: a claim is any ARP packet whose sender address is the probed one, and also a probe of another
+    host for it. RFC 4862 §5.4.3, §5.4.4 say the same of IPv6. A claim under our own MAC counts: the MAC moves with
+    the address (R9), so an old holder that still answers does so with the MAC we may have by now.
     """
     if isinstance(address, IPv4Address):
         return _arp_claim(frame, address, _raw(mac))
@@ -94,10 +95,10 @@ def _arp_claim(frame: bytes, address: IPv4Address, here: bytes) -> MacAddress | 
     if len(frame) < 14 + _ARP.size or frame[12:14] != struct.pack("!H", ETH_P_ARP):
         return None
     hardware, protocol, _, _, kind, sender, sender_ip, _, target_ip = _ARP.unpack_from(frame, 14)
-    if (hardware, protocol) != (1, 0x0800) or sender == here:
+    if (hardware, protocol) != (1, 0x0800):
         return None
     claims = sender_ip == address.packed
-    probes = kind == _ARP_REQUEST and sender_ip == bytes(4) and target_ip == address.packed
+    probes = kind == _ARP_REQUEST and sender_ip == bytes(4) and target_ip == address.packed and sender != here
     return MacAddress(sender.hex(":")) if claims or probes else None
 
 
@@ -105,11 +106,12 @@ def _discovery_claim(frame: bytes, address: IPv6Address, here: bytes) -> MacAddr
     if len(frame) < 14 + 40 + 24 or frame[12:14] != struct.pack("!H", ETH_P_IPV6):
         return None
     _, _, header, hops, source, _ = _IPV6.unpack_from(frame, 14)
-    kind = frame[54]
-    if header != _ICMPV6 or hops != 255 or frame[62:78] != address.packed or frame[6:12] == here:
+    kind, target = frame[54], frame[62:78]
+    if header != _ICMPV6 or hops != 255 or target != address.packed:  # RFC 4861 §7.1: 255, or it came from afar
         return None
-    probes = kind == _SOLICITATION and source == bytes(16)
-    return MacAddress(frame[6:12].hex(":")) if kind == _ADVERTISEMENT or probes else None
+    sender = frame[6:12]
+    probes = kind == _SOLICITATION and source == bytes(16) and sender != here
+    return MacAddress(sender.hex(":")) if kind == _ADVERTISEMENT or probes else None
 
 
 def _raw(mac: MacAddress) -> bytes:

@@ -6,7 +6,7 @@ rtnetlink(7), RTM_*LINK; include/uapi/linux/if_link.h. Creation is in `creating`
 from __future__ import annotations
 
 import errno
-import secrets
+import os
 import struct
 from collections.abc import Iterable, Sequence
 
@@ -117,17 +117,17 @@ class Linking(Operating):
     """The link verbs of `ports.Host` but for creation."""
 
     def link(self, name: str, netns: str | None = None) -> Link | None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             found = find(sock, name=name)
         return None if found is None else decode_link(found)
 
     def link_by_index(self, index: int, netns: str | None = None) -> Link | None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             found = find(sock, index=index) if index > 0 else None
         return None if found is None else decode_link(found)
 
     def links(self, netns: str | None = None) -> tuple[Link, ...]:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             try:
                 found = sock.dump(uapi.RTM_GETLINK, header() + _QUIET)
             except Refused as refusal:
@@ -147,7 +147,7 @@ class Linking(Operating):
         promisc: bool | None = None,
         alias: str | None = None,
     ) -> Link:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             before = decode_link(required(sock, name, netns))
             above = required_index(sock, master, netns) if master else (None if master is None else 0)
             wanted = _Change(
@@ -161,7 +161,7 @@ class Linking(Operating):
     def _restore(self, before: Link, changed: _Change, netns: str | None) -> None:
         """Gives back what `changed` took; first the flags, since an old kernel renames no link that is up."""
         flags, rest = changed.undone(before)
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             if find(sock, index=before.index) is None:
                 return
             for part in (flags, rest):
@@ -171,7 +171,7 @@ class Linking(Operating):
         """A deletion has no inverse: an operation that fails later does not bring the links back."""
         names = list(dict.fromkeys(names))
         try:
-            with self._netlink(netns) as sock:
+            with self.netlink(netns) as sock:
                 found = [body for name in names if (body := find(sock, name=name)) is not None]
                 _delete(sock, found, f"delete {', '.join(names)}{place(netns)}")
         except InvalidNetns:
@@ -179,7 +179,7 @@ class Linking(Operating):
 
     def _delete_created(self, index: int, netns: str | None) -> None:
         """The inverse of a creation: by index, since the name may be another link's by now."""
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             found = find(sock, index=index)
             if found is not None:
                 _delete(sock, [found], f"delete link {index}{place(netns)}")
@@ -255,7 +255,7 @@ def _delete(sock: NetlinkSocket, found: Sequence[bytes], action: str) -> None:
     if len(indexes) == 1:
         _refusable(sock, uapi.RTM_DELLINK, header(indexes[0]), action)
         return
-    group = 1 << 31 | secrets.randbits(31)  # IFLA_GROUP is 32 bits; nobody else's group may be deleted with ours
+    group = 1 << 31 | netlink.number(os.urandom(4))  # 32 bits; nobody else's group may be deleted with ours
     before = [netlink.attributes(body, _IFINFOMSG.size).get(uapi.IFLA_GROUP, bytes(4)) for body in found]
     try:
         for index in indexes:

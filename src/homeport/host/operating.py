@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from homeport.host import entering, errors, namespaces, uapi
-from homeport.host.namespaces import DirectEntrance, Entrance, HelperEntrance
+from homeport.host.namespaces import DirectEntrance, Entrance
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.host.undoing import Operations
 from homeport.model.errors import DecodeFailure
@@ -23,7 +24,8 @@ class Operating:
 
     def __init__(self, netns: str | None = None, *, single_threaded: bool = False) -> None:
         self._own = netns
-        self._entrance: Entrance = DirectEntrance() if single_threaded else HelperEntrance()
+        self._single_threaded = single_threaded
+        self._entrance = _direct() if single_threaded else _helper()
         self._operations = Operations()
 
     def close(self) -> None:
@@ -37,27 +39,29 @@ class Operating:
         self._operations.record(action)
 
     @contextmanager
-    def _netlink(self, netns: str | None) -> Iterator[NetlinkSocket]:
+    def netlink(self, netns: str | None) -> Iterator[NetlinkSocket]:
         """A socket in `netns`: the operation's own, or one for this verb alone."""
         path = netns or self._own
         if not self._operations.running:
-            opened = self._open_netlink(path)
+            opened = self._open_netlink(netns)
             try:
                 yield opened
             finally:
                 opened.close()
             return
         try:
-            yield self._operations.socket(path, lambda: self._open_netlink(path))
+            yield self._operations.socket(path, lambda: self._open_netlink(netns))
         except (Refused, DecodeFailure) as error:
             if isinstance(error, DecodeFailure) or error.errno in (errno.EAGAIN, errno.EMSGSIZE):
                 self._operations.forget_socket(path)
             raise
 
-    def _open_netlink(self, path: str | None) -> NetlinkSocket:
-        return NetlinkSocket(self._open_socket(path, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE))
+    def _open_netlink(self, netns: str | None) -> NetlinkSocket:
+        return NetlinkSocket(self.open_socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE))
 
-    def _open_socket(self, path: str | None, family: int, kind: int, protocol: int) -> socket.socket:
+    def open_socket(self, netns: str | None, family: int, kind: int, protocol: int) -> socket.socket:
+        """A socket in `netns`; the caller closes it."""
+        path = netns or self._own
         try:
             if path is None:
                 return socket.socket(family, kind, protocol)
@@ -67,6 +71,15 @@ class Operating:
         except OSError as error:
             raise errors.refused(f"open socket{errors.place(path)}", error.errno or 0) from error
 
+    def close_packet_socket(self, opened: socket.socket) -> None:
+        """Closes a packet(7) socket. The kernel lets the closer wait for a grace period, some 15 ms, and nobody
+        else has to: where there are threads, one of its own does it.
+        """
+        if self._single_threaded:
+            opened.close()
+        else:
+            threading.Thread(target=opened.close, name="close-packet-socket", daemon=True).start()
+
     @contextmanager
     def _namespace_descriptor(self, netns: str | None) -> Iterator[int]:
         """A descriptor of `netns` for IFLA_NET_NS_FD, closed again at once: it would keep the namespace alive."""
@@ -75,3 +88,13 @@ class Operating:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _direct() -> Entrance:
+    return DirectEntrance()
+
+
+def _helper() -> Entrance:
+    from homeport.host.helping import HelperEntrance  # a plugin's short process never needs it
+
+    return HelperEntrance()

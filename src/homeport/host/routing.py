@@ -180,7 +180,7 @@ class Routing(Operating):
         link: str | None = None,
     ) -> tuple[KernelRoute, ...]:
         """A `link` that is not there has no routes."""
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             wanted = b"" if table is None else netlink.u32(uapi.RTA_TABLE, table)
             if link is not None:
                 found = find(sock, name=link)
@@ -197,7 +197,7 @@ class Routing(Operating):
         return tuple(route for route in in_table if link is None or route.link == link)
 
     def add_route(self, route: KernelRoute, netns: str | None = None, *, replace: bool = False) -> None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             index = None if route.link is None else required_index(sock, route.link, netns)
             replaced = self._replaceable(route, netns) if replace and self._operations.recording else None
             flags = uapi.NLM_F_CREATE | (uapi.NLM_F_REPLACE if replace else 0)
@@ -223,7 +223,7 @@ class Routing(Operating):
     def delete_route(self, route: KernelRoute, netns: str | None = None) -> None:
         """A missing route is success, and so is one whose link is gone."""
         family: Family = 4 if route.dst.version == 4 else 6
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             index = None
             if route.link is not None:
                 found = find(sock, name=route.link)
@@ -246,7 +246,7 @@ class Routing(Operating):
     def rules(self, netns: str | None = None, *, family: Family | None = None) -> tuple[Rule, ...]:
         """Rules that select by source alone, or by nothing; others are left out, as they are not `Rule`s."""
         listed = []
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             for version in (family,) if family else _FAMILIES:
                 bodies = _dump_rules(sock, version, netns)
                 listed += [rule for rule in map(decode_rule, bodies) if rule is not None]
@@ -254,14 +254,14 @@ class Routing(Operating):
 
     def tables_in_use(self, netns: str | None = None) -> frozenset[int]:
         found: set[int] = set()
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             for version in _FAMILIES:
                 found.update(_table(body, uapi.RTA_TABLE) for body in _dump_routes(sock, version, b"", netns))
                 found.update(_table(body, uapi.FRA_TABLE) for body in _dump_rules(sock, version, netns))
         return frozenset(found)
 
     def add_rule(self, rule: Rule, netns: str | None = None) -> None:
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             try:
                 sock.change(uapi.RTM_NEWRULE, encode_rule(rule), uapi.NLM_F_CREATE | uapi.NLM_F_EXCL)
             except Refused as refusal:
@@ -271,7 +271,7 @@ class Routing(Operating):
 
     def delete_rule(self, rule: Rule, netns: str | None = None) -> None:
         """Removes the first rule that matches; a missing one is success."""
-        with self._netlink(netns) as sock:
+        with self.netlink(netns) as sock:
             before = self.rules(netns, family=rule.family) if self._operations.recording else ()
             try:
                 sock.change(uapi.RTM_DELRULE, encode_rule(rule))
