@@ -27,12 +27,16 @@ MODULES = (
     "af_packet", "bridge", "br_netfilter", "8021q", "dummy", "ipvlan", "macvlan", "veth", "vrf", "ifb",
     "nf_tables", "nft_*", "nf_conntrack", "nf_conntrack_bridge", "nf_nat", "overlay",
 )  # fmt: skip
-PROGRAMS = ("ip", "bridge", "nft", "ping", "sh", "mount", "umount", "unshare", "nsenter", "python3")
+PROGRAMS = ("ip", "bridge", "nft", "ping", "sh", "mount", "umount", "unshare", "nsenter")
 USEFUL_PROGRAMS = (
     "bash", "cat", "chmod", "date", "echo", "env", "false", "hostname", "id", "kill", "ls", "mkdir", "mv", "ps", "rm",
     "sed", "sleep", "ss", "sysctl", "tc", "timeout", "touch", "true", "uname",
 )  # fmt: skip
-EXTRAS = ("/usr/lib/cni", "/etc/iproute2", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/protocols")
+GO_PLUGINS = ("bridge", "host-local", "ipvlan", "loopback", "macvlan", "sbr", "static")
+EXTRAS = (
+    *(f"/usr/lib/cni/{plugin}" for plugin in GO_PLUGINS),
+    "/etc/iproute2", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/protocols",
+)  # fmt: skip
 ROOT_LINKS = ("/bin", "/sbin", "/lib", "/lib64")
 DEVELOPMENT_ONLY = frozenset({
     "pip", "setuptools", "pkg_resources", "mypy", "mypyc", "ruff", "uv", "grimp", "importlinter",
@@ -137,14 +141,14 @@ def _library_paths() -> Iterator[str]:
 
 def _files_below(top: Path, without: frozenset[str]) -> Iterator[Path]:
     for folder, names, files in os.walk(top):
-        depth_one = Path(folder) == top
-        names[:] = [n for n in names if not (depth_one and (n in without or n.startswith("config-")))]
-        yield from (Path(folder) / f for f in files if (Path(folder) / f).exists())
+        names[:] = [n for n in names if n not in without and not n.startswith("config-3")]
+        wanted = (f for f in files if not f.startswith("_tkinter.") and "__mypyc." not in f)
+        yield from (Path(folder) / f for f in wanted if (Path(folder) / f).exists())
 
 
 def _program_paths() -> Iterator[str]:
     found = {p: shutil.which(p, path=GUEST_PATH) for p in (*PROGRAMS, *USEFUL_PROGRAMS)}
-    if missing := [p for p in PROGRAMS if found[p] is None and p != "python3"]:
+    if missing := [p for p in PROGRAMS if found[p] is None]:
         raise Unavailable(f"programs the guest needs are not on this machine: {', '.join(missing)}")
     programs = [p for p in found.values() if p]
     yield from programs
