@@ -1,1 +1,1 @@
-"""Finding what is wrong with a network configuration before anything runs. Pure: documents in, findings out."""
+"""Mistakes in network manifests, found and fixed: texts in, findings out. No I/O."""

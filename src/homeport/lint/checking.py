@@ -1,0 +1,63 @@
+"""Texts in, findings out. No I/O."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import accumulate
+
+import msgspec
+
+from homeport.lint import manifests, rules
+from homeport.lint.findings import Finding, Found, Rule
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """`findings` in order of file (as given) and place; how many definitions were looked at."""
+
+    findings: tuple[Finding, ...]
+    networks: int
+    workloads: int
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """Offsets of a text's lines."""
+
+    starts: tuple[int, ...]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """(line, column), both from 1; columns count characters."""
+        line = bisect_right(self.starts, offset)
+        return line, offset - self.starts[line - 1] + 1
+
+
+def lines_of(text: str) -> Lines:
+    """Lines end with a line feed; a carriage return before it belongs to the line."""
+    return Lines((0, *accumulate(len(line) + 1 for line in text.split("\n")[:-1])))
+
+
+def check(texts: Mapping[str, str]) -> Report:
+    """What every rule finds in texts keyed by file name; files are looked at together. Never raises."""
+    read = manifests.read(texts)
+    lines = {file: lines_of(text) for file, text in texts.items()}
+    found = {_finding(said, one.rule, lines[said.file]) for one in rules.ALL for said in one.find(read)}
+    order = {file: n for n, file in enumerate(texts)}
+    findings = sorted(found, key=lambda f: (order[f.file], f.line, f.column, f.rule, f.found))
+    return Report(findings=tuple(findings), networks=len(read.networks), workloads=len(read.workloads))
+
+
+def _finding(said: Found, rule: Rule, lines: Lines) -> Finding:
+    line, column = lines.place(said.span.start)
+    end_line, end_column = lines.place(max(said.span.start, said.span.end))
+    return Finding(
+        file=said.file,
+        line=line,
+        column=column,
+        end_line=end_line,
+        end_column=end_column,
+        rule=rule.id,
+        severity=rule.severity,
+        found=said.found,
+        right=said.right,
+        edits=said.edits,
+    )

@@ -1,0 +1,19 @@
+"""The rules. Each is a function whose docstring explains it; `ALL` has them in the order in which they are listed."""
+
+from __future__ import annotations
+
+from homeport.lint.findings import Rule
+from homeport.lint.rules import addresses, keys, names, plugins, syntax, versions, workloads
+from homeport.lint.rules.checks import Check
+
+ALL: tuple[Check, ...] = tuple(
+    value
+    for module in (syntax, names, versions, plugins, keys, addresses, workloads)
+    for value in vars(module).values()
+    if isinstance(value, Check)
+)
+
+
+def by_id(rule_id: str) -> Rule | None:
+    """The rule of that id, or None when there is none."""
+    return next((check.rule for check in ALL if check.rule.id == rule_id), None)

@@ -1,0 +1,193 @@
+"""Rules about ranges and addresses. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from homeport.cni.documents import shown
+from homeport.ipam import ranges
+from homeport.ipam.ranges import RangeKeys, Span
+from homeport.lint.findings import Found, Severity
+from homeport.lint.manifests import Network
+from homeport.lint.nodes import Node
+from homeport.lint.pools import Pool, address_of, pools
+from homeport.lint.rules.checks import network_rule
+from homeport.lint.rules.wording import said
+from homeport.model.errors import InvalidNetConf
+
+_KEY = "ipam"
+
+
+@network_rule("address-syntax", Severity.ERROR)
+def address_syntax(network: Network) -> Iterator[Found]:
+    """A range, a range's end, an excluded range, a gateway or a static address is not one.
+
+    A range is a network with its prefix (`10.1.2.0/24`), for Whereabouts also `FIRST-LAST/PREFIX`. Excluded are
+    addresses or networks. Static addresses carry their prefix, gateways do not.
+    """
+    for pool in pools(network):
+        read = _read_range if pool.ipam == "whereabouts" else ranges.parse_network
+        yield from _unreadable(network, pool.range, read)
+        for node in (pool.start, pool.end):
+            yield from _unreadable(network, node, ranges.parse_address)
+        for node in pool.exclude:
+            yield from _unreadable(network, node, ranges.parse_network)
+    seen: set[int] = set()
+    for pool in pools(network):
+        if pool.gateway is not None and id(pool.gateway) not in seen:
+            seen.add(id(pool.gateway))
+            yield from _unreadable(network, pool.gateway, ranges.parse_address)
+    for item in _static(network):
+        yield from _unreadable(network, _text(item, "address"), _read_static)
+        yield from _unreadable(network, _text(item, "gateway"), ranges.parse_address)
+
+
+@network_rule("range-reversed", Severity.ERROR)
+def range_reversed(network: Network) -> Iterator[Found]:
+    """A range ends before it starts.
+
+    Lint does not swap the two: as often as not, one of them has a digit too many.
+    """
+    for pool in pools(network):
+        start, end = address_of(pool.start), address_of(pool.end)
+        if pool.end is None or start is None or end is None or start.version != end.version or int(start) <= int(end):
+            continue
+        yield network.found(
+            pool.end.span, f"the range ends at {end}, below its start {start}", "expected an end not below the start"
+        )
+
+
+@network_rule("range-bounds", Severity.ERROR)
+def range_bounds(network: Network) -> Iterator[Found]:
+    """range_start or range_end lies outside the range.
+
+    Whereabouts then ignores it in silence and hands out from the whole range; Homeport refuses.
+    """
+    for pool in pools(network):
+        subnet = pool.subnet()
+        for node in (pool.start, pool.end) if subnet is not None else ():
+            address = address_of(node)
+            if node is not None and address is not None and subnet is not None:
+                usable = ranges.usable_span(subnet)
+                if address not in usable:
+                    yield network.found(
+                        node.span, f"{address} is outside the range {subnet}", f"expected an address in {usable}"
+                    )
+
+
+@network_rule("exclude-outside", Severity.WARNING)
+def exclude_outside(network: Network) -> Iterator[Found]:
+    """An excluded address or network lies outside the range.
+
+    It excludes nothing; perhaps the range was changed and the exclusion was not.
+    """
+    for pool in pools(network):
+        whole = pool.parsed()
+        for node in pool.exclude if whole is not None else ():
+            try:
+                excluded = ranges.parse_network(str(node.value), _KEY)
+            except InvalidNetConf:
+                continue
+            if whole is not None and not _overlap(Span(excluded[0], excluded[-1]), whole.span):
+                yield network.found(
+                    node.span, f"{shown(node.value)} excludes nothing", f"the range hands out {whole.span} only"
+                )
+
+
+@network_rule("range-host-bits", Severity.WARNING, fix="writes the network's own address")
+def range_host_bits(network: Network) -> Iterator[Found]:
+    """A range is written with host bits, as 10.9.0.77/29.
+
+    They do not say where to start: the range is the whole network, here 10.9.0.72/29, and host-local refuses it. Use
+    range_start.
+    """
+    for pool in pools(network):
+        subnet = pool.subnet()
+        written = str(pool.range.value)
+        if subnet is None or network.text is None or "-" in written:
+            continue
+        if ranges.parse_interface(written, _KEY).ip != subnet.network_address and "/" in written:
+            edits = (network.text.edit(pool.range.span, f'"{subnet}"'),)
+            yield network.found(
+                pool.range.span, f"range {shown(written)} has host bits, which mean nothing", f'it is "{subnet}"', edits
+            )
+
+
+@network_rule("gateway-outside", Severity.WARNING)
+def gateway_outside(network: Network) -> Iterator[Found]:
+    """The gateway is in no range of the network.
+
+    The kernel refuses a route through a gateway that no interface's subnet contains.
+    """
+    written: dict[int, list[Pool]] = {}
+    for pool in pools(network):
+        if pool.gateway is not None:
+            written.setdefault(id(pool.gateway), []).append(pool)
+    for using in written.values():
+        gateway, node = address_of(using[0].gateway), using[0].gateway
+        subnets = [pool.subnet() for pool in using]
+        if gateway is None or node is None or None in subnets or any(s and gateway in s for s in subnets):
+            continue
+        listed = ", ".join(str(s) for s in subnets)
+        yield network.found(node.span, f"gateway {gateway} is not in {listed}", "expected an address of the range")
+
+
+@network_rule("gateway-in-range", Severity.INFO)
+def gateway_in_range(network: Network) -> Iterator[Found]:
+    """The gateway is one of the addresses the range would hand out.
+
+    Homeport never gives it to a pod (R5), so the pool has one address less than it seems. Whereabouts gives it to the
+    first pod; exclude it when both are in use.
+    """
+    for pool in pools(network):
+        whole, gateway = pool.parsed(), pool.gateway
+        if pool.ipam != "whereabouts" or whole is None or whole.gateway is None or gateway is None:
+            continue
+        named = any(whole.gateway in ranges.parse_network(str(n.value), _KEY) for n in pool.exclude)
+        if whole.gateway in whole.span and not named:
+            yield network.found(
+                gateway.span,
+                f"gateway {whole.gateway} is inside the range {whole.span}",
+                "Homeport keeps it free, Whereabouts does not; exclude it",
+            )
+
+
+def _unreadable(network: Network, node: Node | None, read: Callable[[str, str], Any]) -> Iterator[Found]:
+    if node is None:
+        return
+    try:
+        read(str(node.value), _KEY)
+    except InvalidNetConf as e:
+        found, right = said(e)
+        yield network.found(node.span, found, right)
+
+
+def _read_range(text: str, key: str) -> object:
+    return ranges.parse_range(RangeKeys(range=text), at=key)
+
+
+def _read_static(text: str, key: str) -> object:
+    if "/" not in text:
+        raise InvalidNetConf(
+            f'key "{key}": found {shown(text)}, expected an address with its prefix, such as 10.1.2.3/24'
+        )
+    return ranges.parse_interface(text, key)
+
+
+def _static(network: Network) -> Iterator[Node]:
+    """The elements of `addresses`, which static and whereabouts have."""
+    for plugin in network.plugins:
+        ipam = plugin.get("ipam")
+        if ipam is not None and ipam.text("type") in ("static", "whereabouts"):
+            listed = ipam.get("addresses")
+            yield from (item for item in (listed.items if listed else ()) if item.kind == "object")
+
+
+def _text(holder: Node, key: str) -> Node | None:
+    node = holder.get(key)
+    return node if node is not None and node.kind == "string" and node.value else None
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.first.version == other.first.version and (one.first in other or other.first in one)

@@ -1,0 +1,51 @@
+"""Edits of JSON text that keep its layout. No I/O.
+
+Everything that moves is copied as it is written in the file, so that quoting, indentation and line breaks stay right in
+every style of YAML scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeport.lint.findings import Edit, Span
+from homeport.lint.manifests import Embedded
+from homeport.lint.nodes import Node
+
+
+def insert_first(text: Embedded, target: Node, key: str, value: str) -> Edit:
+    """Puts `"key": "value"` before the first member of a non-empty object, in that member's layout."""
+    first = target.members[0]
+    gap = text.written(Span(target.span.start + 1, first.key.span.start))
+    colon = text.written(Span(first.key.span.end, first.value.span.start))
+    separator = gap or (" " if colon.endswith(" ") else "")
+    quoted_key, quoted_value = (text.scalar.encode(f'"{word}"') for word in (key, value))
+    written = f"{quoted_key}{colon}{quoted_value},{separator}"
+    return Edit(first.key.span.start, first.key.span.start, written)
+
+
+def remove_member(target: Node, name: str) -> Edit:
+    """Takes a member out of an object, with the comma and the white space that go with it."""
+    index = next(n for n, m in enumerate(target.members) if m.name == name)
+    member = target.members[index]
+    if index + 1 < len(target.members):
+        return Edit(member.key.span.start, target.members[index + 1].key.span.start, "")
+    before = target.members[index - 1].value.span.end if index else target.span.start + 1
+    return Edit(before, member.value.span.end, "")
+
+
+def reorder(text: Embedded, items: Sequence[Node], order: Sequence[Node]) -> tuple[Edit, ...]:
+    """Puts the elements `order` into the places of `items`, leaving what stands between them."""
+    return tuple(
+        Edit(place.span.start, place.span.end, text.written(item.span))
+        for place, item in zip(items, order, strict=True)
+        if place is not item
+    )
+
+
+def replace_yaml(node: Node, text: str) -> tuple[Edit, ...]:
+    """Replaces a one-line YAML scalar by a plain one; nothing when an anchor or tag stands before it."""
+    written = len(str(node.value)) + (2 if node.style in ("'", '"') else 0)
+    if node.span.end - node.span.start != written:
+        return ()
+    return (Edit(node.span.start, node.span.end, text),)

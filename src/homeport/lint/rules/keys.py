@@ -1,0 +1,252 @@
+"""Rules about keys and the values they take, from the catalogue of plugins. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from homeport.cni.documents import shown
+from homeport.lint.catalogue import KINDS, NETWORK, RETENTION_KEYS, SHARED, Key, Role, nearest
+from homeport.lint.findings import Edit, Found, Severity, Span
+from homeport.lint.manifests import RETENTION, Embedded, Manifests, Network
+from homeport.lint.nodes import Node, plain
+from homeport.lint.rules.checks import rule
+
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,9}")
+_CHAINABLE = ("ipvlan",)  # takes the addresses of an earlier plugin when it has no ipam of its own
+_DEVICE_KEYS = ("device", "hwaddr", "kernelpath", "pciBusID", "deviceID", "runtimeConfig")
+_ARTICLES = {"array": "an array", "object": "an object"}
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """An object and the keys it may have; `name` says what it is. `keys` None: not ours to judge."""
+
+    text: Embedded
+    holder: Node
+    name: str
+    keys: Mapping[str, Key] | None
+
+    def found(self, span: Span, found: str, right: str, edits: tuple[Edit, ...] = ()) -> Found:
+        return Found(file=self.text.file, span=span, found=found, right=right, edits=edits)
+
+
+@rule("misspelt-key", Severity.ERROR, fix="writes the known key, unless it is already there")
+def misspelt_key(manifests: Manifests) -> Iterator[Found]:
+    """A key is unknown, and close to a known one.
+
+    CNI plugins ignore keys they do not know, so what it says has no effect and nothing tells you.
+    """
+    for place in _places(manifests):
+        for node, near in _unknown(place):
+            if near is None:
+                continue
+            taken = place.holder.member(near) is not None
+            yield place.found(
+                node.span,
+                f"unknown key {shown(node.value)} of {place.name}",
+                f'"{near}" is already there' if taken else f'did you mean "{near}"?',
+                () if taken else (place.text.edit(node.span, f'"{near}"'),),
+            )
+
+
+@rule("unknown-key", Severity.WARNING)
+def unknown_key(manifests: Manifests) -> Iterator[Found]:
+    """A key is not one the plugin reads.
+
+    CNI plugins ignore keys they do not know. Keys that begin with an underscore or `//`, and `comment`, are taken for
+    notes; dotted and slashed names (`cni.dev/...`) for extensions.
+    """
+    for place in _places(manifests):
+        for node, near in _unknown(place):
+            if near is None:
+                yield place.found(
+                    node.span, f"unknown key {shown(node.value)} of {place.name}", "it has no effect; remove it"
+                )
+
+
+@rule("missing-key", Severity.ERROR)
+def missing_key(manifests: Manifests) -> Iterator[Found]:
+    """A key that the plugin cannot do without is missing, null or empty."""
+    for place in _places(manifests):
+        for name, known in (place.keys or SHARED).items():
+            if known.required and _is_absent(place.holder, name):
+                yield place.found(
+                    _head(place.holder), f"{place.name} has no {shown(name)}", f"expected key {shown(name)}"
+                )
+    for network in manifests.networks:
+        if network.text is not None and network.config is not None:
+            if network.manifest is None and _is_absent(network.config, "name"):
+                yield network.found(_head(network.config), 'the network has no "name"', 'expected key "name"')
+            yield from _missing_of_plugins(network)
+
+
+@rule("wrong-type", Severity.ERROR, fix="unquotes numbers and booleans, quotes numbers where text is expected")
+def wrong_type(manifests: Manifests) -> Iterator[Found]:
+    """A known key has a value of another JSON type than the plugin reads.
+
+    Plugins decode strictly: `"mtu": "1500"` makes the whole configuration fail.
+    """
+    for place in _places(manifests):
+        for node, name, known in _known(place):
+            if known.type in ("any", node.kind):
+                continue
+            yield place.found(
+                node.span,
+                f"key {shown(name)} of {place.name} is {_brief(node)}",
+                f"expected {_ARTICLES.get(known.type, f'a {known.type}')}",
+                _converted(place.text, node, known),
+            )
+
+
+@rule("bad-value", Severity.ERROR, fix="writes the one known word that is near")
+def bad_value(manifests: Manifests) -> Iterator[Found]:
+    """A key has a value that the plugin refuses: an unknown word, or a number out of bounds."""
+    for place in _places(manifests):
+        for node, name, known in _known(place):
+            if node.kind == "string" and known.choices and node.value not in ("", *known.choices):
+                near = nearest(str(node.value), known.choices)
+                right = f'did you mean "{near}"?' if near else f"expected one of {', '.join(known.choices)}"
+                edits = (place.text.edit(node.span, f'"{near}"'),) if near else ()
+                yield place.found(node.span, f"{shown(name)} of {place.name} is {_brief(node)}", right, edits)
+            elif node.kind == "number" and not _is_within(node.value, known):
+                upper = "" if known.most is None else f" to {known.most}"
+                yield place.found(
+                    node.span,
+                    f"{shown(name)} of {place.name} is {_brief(node)}",
+                    f"expected a whole number, {known.least}{upper or ' or more'}",
+                )
+
+
+def _places(manifests: Manifests) -> Iterator[Place]:
+    for network in manifests.networks:
+        if network.text is None or network.config is None:
+            continue
+        if network.is_list:
+            yield Place(text=network.text, holder=network.config, name="the network", keys=NETWORK)
+        for plugin in network.plugins:
+            yield from _of_plugin(network.text, plugin)
+    for workload in manifests.workloads:
+        text = workload.annotations.get(RETENTION)
+        if text is not None and text.root is not None and text.root.kind == "object":
+            yield Place(text=text, holder=text.root, name=f'annotation "{RETENTION}"', keys=RETENTION_KEYS)
+
+
+def _of_plugin(text: Embedded, plugin: Node) -> Iterator[Place]:
+    name = plugin.text("type") or ""
+    kind = KINDS.get(name)
+    keys = {**SHARED, **kind.keys} if kind is not None and kind.keys is not None else None
+    yield from _with_inner(
+        Place(text=text, holder=plugin, name=f'plugin "{name}"' if name else "the plugin", keys=keys)
+    )
+    ipam = plugin.get("ipam")
+    if ipam is None or ipam.kind != "object" or not ipam.members:
+        return
+    ipam_name = ipam.text("type") or ""
+    ipam_kind = KINDS.get(ipam_name)
+    ipam_keys = ipam_kind.keys if ipam_kind is not None and ipam_kind.role is Role.IPAM else None
+    called = f'ipam "{ipam_name}"' if ipam_name else "ipam"
+    yield from _with_inner(Place(text=text, holder=ipam, name=called, keys=ipam_keys))
+
+
+def _with_inner(place: Place) -> Iterator[Place]:
+    """The place, and the objects inside it whose keys are known: of lists every element."""
+    yield place
+    for member in place.holder.members:
+        known = (place.keys or {}).get(member.name)
+        if known is None or known.inside is None:
+            continue
+        for node in _flattened(member.value):
+            if node.kind == "object":
+                yield from _with_inner(
+                    Place(text=place.text, holder=node, name=f'"{member.name}" of {place.name}', keys=known.inside)
+                )
+
+
+def _flattened(node: Node) -> Iterator[Node]:
+    if node.kind != "array":
+        yield node
+    for item in node.items:
+        yield from _flattened(item)
+
+
+def _unknown(place: Place) -> Iterator[tuple[Node, str | None]]:
+    """Keys nobody knows, and the known one each may be meant for. cniVersion has rules of its own."""
+    if place.keys is None:
+        return
+    for member in place.holder.members:
+        name = member.name
+        note = name.startswith(("_", "//", "#")) or name == "comment" or "/" in name or "." in name
+        if name not in place.keys and not note and name != "cniVersion":
+            yield member.key, nearest(name, place.keys)
+
+
+def _known(place: Place) -> Iterator[tuple[Node, str, Key]]:
+    """Values of known keys that are not null; a version and a type are judged elsewhere, but for their being text."""
+    keys = place.keys if place.keys is not None else SHARED
+    for member in place.holder.members:
+        known = keys.get(member.name)
+        if known is not None and member.value.kind != "null" and member.name != "cniVersion":
+            yield member.value, member.name, known
+
+
+def _is_absent(holder: Node, name: str) -> bool:
+    node = holder.get(name)
+    return node is None or node.kind == "null" or node.value == ""
+
+
+def _missing_of_plugins(network: Network) -> Iterator[Found]:
+    for n, plugin in enumerate(network.plugins):
+        name = plugin.text("type") or ""
+        kind = KINDS.get(name)
+        ipam = plugin.get("ipam")
+        has_ipam = ipam is not None and ipam.kind != "null" and (ipam.kind != "object" or bool(ipam.members))
+        needs = kind is not None and (kind.needs_ipam or (name in _CHAINABLE and n == 0))
+        if needs and not has_ipam:
+            yield network.found(_head(plugin), f'plugin "{name}" has no "ipam"', 'expected key "ipam"')
+        if name == "host-device" and all(_is_absent(plugin, key) for key in _DEVICE_KEYS) and not _takes_device(plugin):
+            yield network.found(
+                _head(plugin),
+                'plugin "host-device" names no device',
+                'expected one of "device", "hwaddr", "kernelpath", "pciBusID"',
+            )
+
+
+def _takes_device(plugin: Node) -> bool:
+    node = plugin.get("capabilities", "deviceID")
+    return node is not None and node.value is True
+
+
+def _head(holder: Node) -> Span:
+    """Where an object says what it is: its type, else its opening bracket."""
+    named = holder.get("type")
+    return named.span if named is not None else Span(holder.span.start, holder.span.start + 1)
+
+
+def _is_within(value: object, known: Key) -> bool:
+    if known.least is None or known.type != "number":
+        return True
+    return isinstance(value, int) and known.least <= value and (known.most is None or value <= known.most)
+
+
+def _converted(text: Embedded, node: Node, known: Key) -> tuple[Edit, ...]:
+    """The same value as the type expected, where only the quotes are wrong."""
+    value = node.value
+    if (
+        known.type == "number"
+        and isinstance(value, str)
+        and value.isascii()
+        and value.isdigit()
+        and value == str(int(value[:9]))
+    ):
+        return (text.edit(node.span, value),)
+    if known.type == "boolean" and isinstance(value, str) and value.lower() in ("true", "false"):
+        return (text.edit(node.span, value.lower()),)
+    if known.type == "string" and node.kind == "number":
+        return (text.edit(node.span, f'"{text.written(node.span)}"'),)
+    return ()
+
+
+def _brief(node: Node) -> str:
+    return _ARTICLES.get(node.kind) or shown(plain(node))

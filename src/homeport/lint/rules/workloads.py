@@ -1,0 +1,300 @@
+"""Rules across files: what workloads ask of networks. No I/O.
+
+A namespace that a manifest leaves out is the one it will be applied to: it matches any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from homeport.cni.documents import shown
+from homeport.ipam import policies
+from homeport.ipam.ranges import Range
+from homeport.lint.catalogue import nearest
+from homeport.lint.findings import Found, Severity, Span
+from homeport.lint.manifests import (
+    ADDRESSES,
+    DEFAULT_NETWORK,
+    NETWORKS,
+    RETENTION,
+    Embedded,
+    Manifests,
+    Network,
+    Workload,
+)
+from homeport.lint.nodes import Node, plain
+from homeport.lint.pools import pools
+from homeport.lint.rules.checks import network_rule, rule
+from homeport.lint.rules.wording import said
+from homeport.model.errors import CniError, InvalidNetConf
+from homeport.multinet import selections
+from homeport.multinet.selections import NetworkSelection
+
+_ANY_NAMESPACE = "default"  # what a selection without a namespace gets when its workload has none
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A workload's wish for one attachment a replica to one network of the files."""
+
+    workload: Workload
+    selection: NetworkSelection
+    network: Network
+
+
+@rule("annotation-syntax", Severity.ERROR)
+def annotation_syntax(manifests: Manifests) -> Iterator[Found]:
+    """An annotation about networks cannot be read.
+
+    The network selection is `[NAMESPACE/]NAME[@IFNAME],...` or a JSON list of objects; `homeport.dev/addresses` and
+    `homeport.dev/retention` are JSON objects. A pod with a bad one does not start.
+    """
+    for workload in manifests.workloads:
+        for key in (NETWORKS, DEFAULT_NETWORK):
+            text = workload.annotations.get(key)
+            if text is not None:
+                yield from _unreadable_selection(workload, text)
+        for key in (ADDRESSES, RETENTION):
+            text = workload.annotations.get(key)
+            if text is None:
+                continue
+            for slip in text.slips:
+                yield workload.found(slip.span, f"found {slip.found}", f"expected {slip.right}")
+            if text.root is not None and text.root.kind != "object":
+                yield workload.found(text.root.span, f'annotation "{key}" is no object', "expected a JSON object")
+
+
+@rule("unknown-network", Severity.WARNING)
+def unknown_network(manifests: Manifests) -> Iterator[Found]:
+    """A workload asks for a network that is not in the files.
+
+    It may be in the cluster already; then its pods start, but nothing between the two could be checked here.
+    """
+    for workload in manifests.workloads:
+        text = workload.annotations.get(NETWORKS)
+        for selection in _selections(workload):
+            candidates = [n for n in manifests.networks if n.manifest is not None]
+            if text is None or any(_selects(workload, selection, n) for n in candidates):
+                continue
+            near = nearest(selection.name, tuple(n.name for n in candidates))
+            elsewhere = [n.namespace for n in candidates if n.name == selection.name]
+            right = "define it in these files, or lint it together with them"
+            if elsewhere:
+                right = f'it is defined in namespace "{elsewhere[0]}"'
+            elif near:
+                right = f'did you mean "{near}"?'
+            yield workload.found(
+                _word(text, selection.name), f'network "{_full_name(workload, selection)}" is not in these files', right
+            )
+
+
+@rule("pool-too-small", Severity.ERROR)
+def pool_too_small(manifests: Manifests) -> Iterator[Found]:
+    """The workloads in these files ask for more addresses than a network has.
+
+    Counted are the usable addresses of every range, without the first and last of the subnet, the exclusions and the
+    gateway, against all replicas of all workloads that select the network. One static address serves one pod.
+    host-local is not counted, since its pool exists once a node.
+    """
+    asks = list(_asks(manifests))
+    for network in manifests.networks:
+        asking = [ask for ask in asks if ask.network is network]
+        total = sum(ask.workload.replicas for ask in asking if not ask.selection.ips)
+        if not total:
+            continue
+        who = ", ".join(f"{_named(a.workload)} asks for {a.workload.replicas}" for a in asking if not a.selection.ips)
+        for pool in pools(network):
+            whole = pool.parsed()
+            if pool.ipam == "whereabouts" and whole is not None and whole.usable < total:
+                yield network.found(
+                    pool.last_word.span,
+                    f"{whole.span} has {_counted(whole.usable)}, {who}",
+                    f"expected {total} at least",
+                )
+        for addresses in _static_addresses(network):
+            if total > 1:
+                yield network.found(
+                    addresses.span, f"static addresses serve one pod, {who}", "expected an IPAM plugin with a range"
+                )
+
+
+@network_rule("sticky-map", Severity.ERROR)
+def sticky_map(network: Network) -> Iterator[Found]:
+    """An explicit map of addresses (`sticky.replicas`) has an entry that can never be handed out, or one twice.
+
+    Every entry must be an address of the ranges, not excluded, not the gateway, and stand once in all maps of the
+    network (E16). Replicas with such an entry do not start.
+    """
+    whole = [parsed for pool in pools(network) if (parsed := pool.parsed()) is not None]
+    seen: dict[str, Node] = {}
+    for _, listed in _maps(network):
+        if len(whole) == len(list(pools(network))):
+            for entry in listed.items:
+                yield from _bad_entries(network, entry, whole, seen)
+
+
+@rule("map-too-short", Severity.ERROR)
+def map_too_short(manifests: Manifests) -> Iterator[Found]:
+    """An explicit map has fewer entries than its workload has replicas.
+
+    A replica without an entry gets no address at all rather than a foreign one (R3), so it does not start. The first
+    entry belongs to the lowest ordinal.
+    """
+    for network in manifests.networks:
+        for key, listed in _maps(network):
+            namespace, _, name = key.partition("@")[0].rpartition("/")
+            for workload in manifests.workloads:
+                same = workload.name == name and workload.namespace in (None, namespace)
+                if same and len(listed.items) < workload.replicas:
+                    yield network.found(listed.span, *_too_short(listed, workload))
+    for workload in manifests.workloads:
+        for _, listed in _annotated_maps(workload):
+            if len(listed.items) < workload.replicas:
+                yield workload.found(listed.span, *_too_short(listed, workload))
+
+
+@rule("annotated-map", Severity.ERROR)
+def annotated_map(manifests: Manifests) -> Iterator[Found]:
+    """An explicit map in `homeport.dev/addresses` has an entry that can never be handed out, or one twice.
+
+    As `sticky-map`, against the ranges of the network it names.
+    """
+    for workload in manifests.workloads:
+        for key, listed in _annotated_maps(workload):
+            name = key.partition("@")[0]
+            named = [
+                n
+                for n in manifests.networks
+                if name in (n.name, n.config.text("name") if n.config else None)
+                and (n.namespace is None or workload.namespace in (None, n.namespace))
+            ]
+            seen: dict[str, Node] = {}
+            for network in named[:1]:
+                whole = [parsed for pool in pools(network) if (parsed := pool.parsed()) is not None]
+                for entry in listed.items if whole else ():
+                    yield from _bad_entries(workload, entry, whole, seen)
+
+
+@rule("bad-duration", Severity.ERROR)
+def bad_duration(manifests: Manifests) -> Iterator[Found]:
+    """`retainFor` is not a duration.
+
+    Write whole numbers with d, h, m or s: `72h`, `1h30m`, `7d`.
+    """
+    holders: list[tuple[Network | Workload, Node | None]] = [
+        *((n, plugin.get("ipam", "sticky")) for n in manifests.networks for plugin in n.plugins),
+        *((w, w.annotations[RETENTION].root) for w in manifests.workloads if RETENTION in w.annotations),
+    ]
+    for subject, holder in holders:
+        node = holder.get("retainFor") if holder is not None else None
+        if node is None or node.kind != "string":
+            continue
+        try:
+            policies.parse_policy({"retainFor": str(node.value)}, [])
+        except InvalidNetConf as e:
+            yield subject.found(node.span, *said(e))
+
+
+def _unreadable_selection(workload: Workload, text: Embedded) -> Iterator[Found]:
+    try:
+        selections.parse(text.scalar.text, workload.namespace or _ANY_NAMESPACE)
+    except CniError as e:
+        is_json = any(c in text.scalar.text for c in '[{"')
+        if is_json and text.slips:
+            for slip in text.slips:
+                yield workload.found(slip.span, f"found {slip.found}", f"expected {slip.right}")
+        else:
+            yield workload.found(text.scalar.span(Span(0, len(text.scalar.text))), *said(e))
+
+
+def _selections(workload: Workload) -> tuple[NetworkSelection, ...]:
+    """What the annotation asks for; nothing when it cannot be read, which `annotation-syntax` says."""
+    text = workload.annotations.get(NETWORKS)
+    if text is None:
+        return ()
+    try:
+        return selections.parse(text.scalar.text, workload.namespace or _ANY_NAMESPACE)
+    except CniError:
+        return ()
+
+
+def _selects(workload: Workload, selection: NetworkSelection, network: Network) -> bool:
+    if network.manifest is None or network.name != selection.name:
+        return False
+    unsaid = workload.namespace is None and selection.namespace == _ANY_NAMESPACE
+    return unsaid or network.namespace in (None, selection.namespace)
+
+
+def _asks(manifests: Manifests) -> Iterator[Ask]:
+    for workload in manifests.workloads:
+        for selection in _selections(workload):
+            network = next((n for n in manifests.networks if _selects(workload, selection, n)), None)
+            if network is not None:
+                yield Ask(workload, selection, network)
+
+
+def _static_addresses(network: Network) -> Iterator[Node]:
+    for plugin in network.plugins:
+        ipam = plugin.get("ipam")
+        addresses = ipam.get("addresses") if ipam is not None and ipam.text("type") == "static" else None
+        if addresses is not None and addresses.items:
+            yield addresses
+
+
+def _maps(network: Network) -> Iterator[tuple[str, Node]]:
+    """Every explicit map of the configuration, by its key `NAMESPACE/WORKLOAD[@IFNAME]`."""
+    for plugin in network.plugins:
+        replicas = plugin.get("ipam", "sticky", "replicas")
+        for member in replicas.members if replicas is not None else ():
+            if member.value.kind == "array":
+                yield member.name, member.value
+
+
+def _annotated_maps(workload: Workload) -> Iterator[tuple[str, Node]]:
+    text = workload.annotations.get(ADDRESSES)
+    for member in text.root.members if text is not None and text.root is not None else ():
+        if member.value.kind == "array":
+            yield member.name, member.value
+
+
+def _bad_entries(
+    subject: Network | Workload, entry: Node, whole: Sequence[Range], seen: dict[str, Node]
+) -> Iterator[Found]:
+    """The addresses of one entry (a string, or a list with one a range) that no replica can have."""
+    for node in entry.items if entry.kind == "array" else (entry,):
+        value: Any = plain(node)
+        try:
+            parsed = policies.parse_policy({"replicas": {"map": [value]}}, whole)
+        except InvalidNetConf as e:
+            yield subject.found(node.span, *said(e))
+            continue
+        for address in parsed.maps["map"].addresses() if parsed is not None else ():
+            first = seen.setdefault(str(address), node)
+            if first is not node:
+                yield subject.found(node.span, f"{address} is mapped twice", "expected every address once")
+
+
+def _too_short(listed: Node, workload: Workload) -> tuple[str, str]:
+    entries = "1 entry" if len(listed.items) == 1 else f"{len(listed.items)} entries"
+    return f"the map has {entries}, {_named(workload)} has {workload.replicas} replicas", "expected one entry a replica"
+
+
+def _named(workload: Workload) -> str:
+    return f"{workload.kind} {shown(workload.name)}"
+
+
+def _full_name(workload: Workload, selection: NetworkSelection) -> str:
+    unsaid = workload.namespace is None and selection.namespace == _ANY_NAMESPACE
+    return selection.name if unsaid else f"{selection.namespace}/{selection.name}"
+
+
+def _word(text: Embedded, word: str) -> Span:
+    """Where a name stands in an annotation."""
+    start = max(0, text.scalar.text.find(word))
+    return text.scalar.span(Span(start, start + len(word)))
+
+
+def _counted(usable: int) -> str:
+    return "1 usable address" if usable == 1 else f"{usable} usable addresses"
