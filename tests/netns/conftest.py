@@ -12,11 +12,13 @@ import secrets
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from homeport.host.kernel import Kernel
+from homeport.ports import Shells
 
 
 class MakeNetns(Protocol):
@@ -119,3 +121,14 @@ def node(netns: MakeNetns) -> Iterator[Node]:
     kernel = Kernel(netns=inner)
     yield Node(netns=inner, lan=lan, host=kernel)
     kernel.close()
+
+
+@pytest.fixture
+def shells(node: Node, tmp_path: Path) -> Iterator[Shells]:
+    """What plugins act through on `node`, as the programs build it; IPAM plugins of ours run in this process."""
+    from homeport.wiring import build_shells
+
+    built = build_shells(netns=node.netns, node="node-a", store=str(tmp_path / "allocations.db"), environ={})
+    yield built
+    assert isinstance(built.host, Kernel)
+    built.host.close()

@@ -15,6 +15,7 @@ import time
 from homeport.host import errors, netlink, uapi
 from homeport.host.errors import place
 from homeport.host.linking import find, link_index, required_index
+from homeport.host.netlink import decoder
 from homeport.host.operating import Operating
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.model.addresses import IPInterface
@@ -24,6 +25,7 @@ from homeport.ports import LinkAddress
 _IFADDRMSG = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 
 
+@decoder
 def decode_address(body: bytes) -> tuple[int, LinkAddress]:
     """Pure: (the link's index, the address) of an RTM_NEWADDR body."""
     _, prefix, flags, scope, index = _IFADDRMSG.unpack_from(body)
@@ -70,13 +72,13 @@ class Addressing(Operating):
 
     def addresses(self, name: str, netns: str | None = None) -> tuple[LinkAddress, ...]:
         with self.netlink(netns) as sock:
-            return read(sock, required_index(sock, name, netns), f'list addresses of "{name}"{place(netns)}')
+            return read(sock, required_index(sock, name), f'list addresses of "{name}"{place(netns)}')
 
     def add_address(
         self, name: str, address: IPInterface, netns: str | None = None, *, duplicate_detection: bool = True
     ) -> None:
         with self.netlink(netns) as sock:
-            index = required_index(sock, name, netns)
+            index = required_index(sock, name)
             body = encode_address(index, address, duplicate_detection=duplicate_detection)
             try:
                 sock.change(uapi.RTM_NEWADDR, body, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL)
@@ -110,10 +112,9 @@ class Addressing(Operating):
     def wait_for_addresses(self, name: str, netns: str | None = None, *, timeout_seconds: float = 5.0) -> None:
         """The kernel tells of every change of an IPv6 address; each time all are read again."""
         end = time.monotonic() + timeout_seconds
-        opened = self.open_socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE)
-        changes = NetlinkSocket(opened, groups=uapi.RTMGRP_IPV6_IFADDR)  # listens before the first reading
+        changes = self.open_netlink(netns, groups=uapi.RTMGRP_IPV6_IFADDR)  # it listens before the first reading
         waiting = select.poll()
-        waiting.register(opened, select.POLLIN)
+        waiting.register(changes, select.POLLIN)
         try:
             while True:
                 waited_for = [str(found.address) for found in self._unsettled(name, netns)]

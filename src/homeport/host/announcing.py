@@ -22,7 +22,7 @@ class Announcing(Operating):
     def announce(self, name: str, address: IPAddress, netns: str | None = None) -> None:
         """A link without neighbours to tell (NOARP: ipvlan l3, loopback has no Ethernet) is left in peace."""
         with self.netlink(netns) as sock:
-            body = required(sock, name, netns)
+            body = required(sock, name)
         mac = decode_link(body).mac
         if mac is None or link_flags(body) & IFF_NOARP:
             return

@@ -14,6 +14,7 @@ from homeport.host import errors, netlink, uapi
 from homeport.host.creating import Creating
 from homeport.host.errors import place
 from homeport.host.linking import decode_link, header, link_index, required, required_index
+from homeport.host.netlink import decoder
 from homeport.host.sockets import Refused
 from homeport.ports import BridgeVlan, Link
 
@@ -21,6 +22,7 @@ _AF_BRIDGE = getattr(socket, "AF_BRIDGE", 7)
 _VLAN_INFO = struct.Struct("=HH")  # flags, VLAN ID
 
 
+@decoder
 def decode_vlans(body: bytes, offset: int = 16) -> tuple[BridgeVlan, ...]:
     """Pure: the VLANs of a port's RTM_NEWLINK of family AF_BRIDGE, ascending, ranges as the kernel joined them."""
     found = netlink.attributes(body, offset).get(uapi.IFLA_AF_SPEC, b"")
@@ -77,7 +79,7 @@ class Bridging(Creating):
         self, name: str, netns: str | None = None, *, hairpin: bool | None = None, isolated: bool | None = None
     ) -> None:
         with self.netlink(netns) as sock:
-            before = decode_link(required(sock, name, netns))
+            before = decode_link(required(sock, name))
             settings = b"" if hairpin is None else netlink.u8(uapi.IFLA_BRPORT_MODE, int(hairpin))
             if isolated is not None:
                 settings += netlink.u8(uapi.IFLA_BRPORT_ISOLATED, int(isolated))
@@ -96,7 +98,7 @@ class Bridging(Creating):
     def bridge_vlans(self, name: str, netns: str | None = None) -> tuple[BridgeVlan, ...]:
         mask = netlink.u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_BRVLAN_COMPRESSED)
         with self.netlink(netns) as sock:
-            index = required_index(sock, name, netns)
+            index = required_index(sock, name)
             try:
                 found = sock.dump(uapi.RTM_GETLINK, header(family=_AF_BRIDGE) + mask)
             except Refused as refusal:
@@ -123,7 +125,7 @@ class Bridging(Creating):
 
     def _change_vlan(self, kind: int, name: str, vlan: BridgeVlan, netns: str | None, *, on_bridge: bool) -> None:
         with self.netlink(netns) as sock:
-            index = required_index(sock, name, netns)
+            index = required_index(sock, name)
             try:
                 sock.change(kind, encode_vlan(index, vlan, on_bridge=on_bridge))
             except Refused as refusal:

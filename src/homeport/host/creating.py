@@ -11,7 +11,7 @@ import errno
 
 from homeport.host import errors, netlink, uapi
 from homeport.host.errors import place
-from homeport.host.linking import Linking, decode_link, encode_mac, header, required, required_index
+from homeport.host.linking import Linking, decode_link, encode_mac, header, refuse_pattern, required, required_index
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.model.addresses import MacAddress
 from homeport.model.errors import KernelRefused
@@ -67,12 +67,13 @@ class Creating(Linking):
         peer_mac: MacAddress | None = None,
     ) -> tuple[Link, Link]:
         action = f'create veth "{name}"{place(netns)} with peer "{peer}"{place(peer_netns)}'
+        refuse_pattern(action, peer)
         with self.netlink(peer_netns) as sock, self._namespace_descriptor(peer_netns) as there:
             other = header() + netlink.text(uapi.IFLA_IFNAME, peer) + _plain(mtu_bytes, peer_mac)
             other += netlink.u32(uapi.IFLA_NET_NS_FD, there)
             data = netlink.nested(uapi.VETH_INFO_PEER, other)
             made = self._create(sock, name, netns, "veth", data, _plain(mtu_bytes, mac), action)
-            return made, decode_link(required(sock, peer, peer_netns))
+            return made, decode_link(required(sock, peer))
 
     def supports_kind(self, kind: str) -> bool:
         """Asks for one without a parent and in a name no link can have: a kernel that knows the kind refuses that."""
@@ -105,13 +106,14 @@ class Creating(Linking):
         """A link on top of another one."""
         action = f'create {kind} "{name}"{place(netns)} on "{parent}"{place(parent_netns)}'
         with self.netlink(parent_netns) as sock:
-            attributes += netlink.u32(uapi.IFLA_LINK, required_index(sock, parent, parent_netns))
+            attributes += netlink.u32(uapi.IFLA_LINK, required_index(sock, parent))
             return self._create(sock, name, netns, kind, data, attributes, action)
 
     def _create(
         self, sock: NetlinkSocket, name: str, netns: str | None, kind: str, data: bytes, attributes: bytes, action: str
     ) -> Link:
         """Sends from `sock`'s namespace, creates in `netns`, and returns what is there then."""
+        refuse_pattern(action, name)
         info = netlink.text(uapi.IFLA_INFO_KIND, kind)
         if data:
             info += netlink.nested(uapi.IFLA_INFO_DATA, data)
@@ -125,7 +127,7 @@ class Creating(Linking):
                 )
             except Refused as refusal:
                 raise errors.creation_refused(action, kind, refusal.errno, refusal.text) from refusal
-            made = decode_link(required(target, name, netns))
+            made = decode_link(required(target, name))
         self._operations.record(lambda: self._delete_created(made.index, netns))
         return made
 

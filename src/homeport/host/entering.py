@@ -91,14 +91,15 @@ def unpin(path: str) -> None:
 
 
 def _perform(fields: list[str]) -> int | None:
-    """Does one request; returns the descriptor to hand over, which the caller closes."""
+    """Does one request; returns the descriptor to hand over, which the caller closes.
+
+    It comes back each time: a process that stayed in a namespace would keep it alive.
+    """
     match fields:
         case ["socket", netns, family, kind, protocol]:
-            enter(netns)
-            return socket.socket(int(family), int(kind), int(protocol)).detach()
+            return inside(netns, lambda: socket.socket(int(family), int(kind), int(protocol)).detach())
         case ["open", netns, path, flags]:
-            enter(netns)
-            return os.open(path, int(flags) | os.O_CLOEXEC)
+            return inside(netns, lambda: os.open(path, int(flags) | os.O_CLOEXEC))
         case ["create", path]:
             create(path)
             return None

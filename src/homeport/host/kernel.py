@@ -34,6 +34,8 @@ class Kernel(Bridging, Addressing, Routing, Sysctls, Filtering, Announcing):
         self._operations.record(lambda: namespaces.delete(path))
 
     def delete_namespace(self, path: str) -> None:
+        """Whoever still has a socket in it, or runs in it, keeps it alive. A deletion has no inverse."""
+        self._operations.forget_socket(path)
         namespaces.delete(path)
 
     def lock_namespace(self, path: str) -> AbstractContextManager[None]:

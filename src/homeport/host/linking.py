@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 
 from homeport.host import errors, netlink, uapi
 from homeport.host.errors import place
+from homeport.host.netlink import decoder
 from homeport.host.operating import Operating
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.model.addresses import MacAddress
-from homeport.model.errors import InvalidNetns
+from homeport.model.errors import InvalidNetns, KernelRefused
 from homeport.ports import Link
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
@@ -46,6 +47,7 @@ def link_index(body: bytes) -> int:
     return index
 
 
+@decoder
 def decode_link(body: bytes) -> Link:
     """Pure: an RTM_NEWLINK body."""
     _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
@@ -91,26 +93,36 @@ def _optional_number(payload: bytes | None) -> int | None:
 
 def find(sock: NetlinkSocket, *, name: str = "", index: int = 0) -> bytes | None:
     """The link's message; None when the kernel says ENODEV, or the name is one no link can have."""
+    if not name and index <= 0:
+        return None
     wanted = netlink.text(uapi.IFLA_IFNAME, name) if name else b""
     try:
         return sock.get(uapi.RTM_GETLINK, header(index) + wanted + _QUIET)
     except Refused as refusal:
-        if refusal.errno == errno.ENODEV or (refusal.errno in (errno.ERANGE, errno.EINVAL) and len(name.encode()) > 15):
+        too_long = len(name.encode()) > IFNAME_MAX
+        if refusal.errno == errno.ENODEV or (too_long and refusal.errno in (errno.ERANGE, errno.EINVAL)):
             return None
-        raise errors.refused(f'read link "{name or index}"', refusal.errno, refusal.text) from refusal
+        action = f'read link "{name or index}"{place(sock.netns)}'
+        raise errors.refused(action, refusal.errno, refusal.text) from refusal
 
 
-def required(sock: NetlinkSocket, name: str, netns: str | None) -> bytes:
+def required(sock: NetlinkSocket, name: str) -> bytes:
     """The link's message; raises `MissingLink`."""
     found = find(sock, name=name)
     if found is None:
-        raise errors.missing_link(name, netns)
+        raise errors.missing_link(name, sock.netns)
     return found
 
 
-def required_index(sock: NetlinkSocket, name: str, netns: str | None) -> int:
+def required_index(sock: NetlinkSocket, name: str) -> int:
     """The link's index; raises `MissingLink`."""
-    return link_index(required(sock, name, netns))
+    return link_index(required(sock, name))
+
+
+def refuse_pattern(action: str, name: str) -> None:
+    """The kernel would take a `%d` in a new name for the next free number, and give the link another name."""
+    if "%" in name:
+        raise KernelRefused(f'{action}: found "%" in the name "{name}", expected none', "EINVAL")
 
 
 class Linking(Operating):
@@ -123,7 +135,7 @@ class Linking(Operating):
 
     def link_by_index(self, index: int, netns: str | None = None) -> Link | None:
         with self.netlink(netns) as sock:
-            found = find(sock, index=index) if index > 0 else None
+            found = find(sock, index=index)
         return None if found is None else decode_link(found)
 
     def links(self, netns: str | None = None) -> tuple[Link, ...]:
@@ -147,16 +159,21 @@ class Linking(Operating):
         promisc: bool | None = None,
         alias: str | None = None,
     ) -> Link:
+        action = f'change link "{name}"{place(netns)}'
+        if rename is not None:
+            refuse_pattern(action, rename)
         with self.netlink(netns) as sock:
-            before = decode_link(required(sock, name, netns))
-            above = required_index(sock, master, netns) if master else (None if master is None else 0)
+            before = decode_link(required(sock, name))
+            above = required_index(sock, master) if master else (None if master is None else 0)
             wanted = _Change(
                 up=up, name=rename, mtu_bytes=mtu_bytes, mac=mac, master=above, promisc=promisc, alias=alias
             )
-            action = f'change link "{name}"{place(netns)}'
+            self._operations.record(lambda: self._restore(before, wanted, netns))  # a refusal may come half-way
             _apply(sock, before.index, wanted, action)
-            self._operations.record(lambda: self._restore(before, wanted, netns))
-            return decode_link(required(sock, rename or name, netns))
+            after = find(sock, index=before.index)
+        if after is None:
+            raise errors.missing_link(rename or name, netns or self._own)
+        return decode_link(after)
 
     def _restore(self, before: Link, changed: _Change, netns: str | None) -> None:
         """Gives back what `changed` took; first the flags, since an old kernel renames no link that is up."""

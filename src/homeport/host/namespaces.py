@@ -103,26 +103,29 @@ def same(one: str, other: str) -> bool:
 
 
 def delete(path: str) -> None:
-    """Unpins what is at `path` and removes the file; success when it is not there.
+    """Unpins the namespace at `path` and removes the file; success when it is not there.
 
-    A file that is no namespace is removed only when it is empty: then it is the place of a pin long gone.
+    What is no namespace is left alone, but for an empty file: that is the place of a pin long gone.
     """
     try:
-        while True:  # pins may be stacked
+        while _is_pinned(path):  # pins may be stacked
             entering.unpin(path)
-    except FileNotFoundError:
-        return
     except OSError as error:
-        if error.errno == errno.ENOTDIR:
-            return
-        if error.errno != errno.EINVAL:  # EINVAL: no mount is left
-            raise errors.refused(f"unpin network namespace {path}", error.errno or 0) from error
+        raise errors.refused(f"unpin network namespace {path}", error.errno or 0) from error
     try:
         left = os.lstat(path)
         if not stat.S_ISREG(left.st_mode) or left.st_size:
             raise InvalidNetns(f"delete network namespace {path}: found something else at this path")
         os.unlink(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise errors.file_refused(f"remove {path}", error) from error
+
+
+def _is_pinned(path: str) -> bool:
+    try:
+        os.close(open_namespace(path))
+    except InvalidNetns:
+        return False
+    return True

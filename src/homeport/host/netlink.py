@@ -7,17 +7,20 @@ of which importing a netlink library would be the largest part (`benchmarks/netl
 
 from __future__ import annotations
 
+import struct
 import sys
-from collections.abc import Iterator
-from struct import Struct
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from homeport.host import uapi
 from homeport.model.errors import DecodeFailure
 
-_HEADER = Struct("=IHHII")  # length, type, flags, sequence number, port
-_ATTRIBUTE = Struct("=HH")  # length, type
-_INT = Struct("=i")
+P = ParamSpec("P")
+T = TypeVar("T")
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_INT = struct.Struct("=i")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by length modulo four
 
 
@@ -67,12 +70,12 @@ def u8(kind: int, value: int) -> bytes:
 
 def u16(kind: int, value: int) -> bytes:
     """An unsigned integer of two bytes."""
-    return attribute(kind, Struct("=H").pack(value))
+    return attribute(kind, struct.Struct("=H").pack(value))
 
 
 def u32(kind: int, value: int) -> bytes:
     """An unsigned integer of four bytes."""
-    return attribute(kind, Struct("=I").pack(value))
+    return attribute(kind, struct.Struct("=I").pack(value))
 
 
 # --- decoding ----------------------------------------------------------------------------------------------------
@@ -107,6 +110,19 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return dict(each_attribute(data, offset))
 
 
+def decoder(decode: Callable[P, T]) -> Callable[P, T]:
+    """Makes every way in which a message's bytes can be wrong one error."""
+
+    @wraps(decode)
+    def decode_or_fail(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return decode(*args, **kwargs)
+        except (struct.error, KeyError, ValueError) as error:
+            raise DecodeFailure(f"netlink message: {decode.__name__}", f"{type(error).__name__}: {error}") from error
+
+    return decode_or_fail
+
+
 def number(payload: bytes) -> int:
     """An unsigned integer of any width."""
     return int.from_bytes(payload, sys.byteorder)
@@ -117,6 +133,7 @@ def string(payload: bytes) -> str:
     return payload.rstrip(b"\0").decode(errors="surrogateescape")
 
 
+@decoder
 def refusal(message: Message) -> Refusal:
     """Reads an NLMSG_ERROR, or the error number an NLMSG_DONE may carry."""
     body = message.body

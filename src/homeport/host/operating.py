@@ -43,21 +43,23 @@ class Operating:
         """A socket in `netns`: the operation's own, or one for this verb alone."""
         path = netns or self._own
         if not self._operations.running:
-            opened = self._open_netlink(netns)
+            opened = self.open_netlink(netns)
             try:
                 yield opened
             finally:
                 opened.close()
             return
         try:
-            yield self._operations.socket(path, lambda: self._open_netlink(netns))
+            yield self._operations.socket(path, lambda: self.open_netlink(netns))
         except (Refused, DecodeFailure) as error:
             if isinstance(error, DecodeFailure) or error.errno in (errno.EAGAIN, errno.EMSGSIZE):
                 self._operations.forget_socket(path)
             raise
 
-    def _open_netlink(self, netns: str | None) -> NetlinkSocket:
-        return NetlinkSocket(self.open_socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE))
+    def open_netlink(self, netns: str | None, *, groups: int = 0) -> NetlinkSocket:
+        """A netlink socket of the caller's own, which also hears the multicast `groups`."""
+        opened = self.open_socket(netns, socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE)
+        return NetlinkSocket(opened, netns or self._own, groups=groups)
 
     def open_socket(self, netns: str | None, family: int, kind: int, protocol: int) -> socket.socket:
         """A socket in `netns`; the caller closes it."""

@@ -48,7 +48,7 @@ class ArpProbe:
     ) -> MacAddress | None:
         action = f'probe {address} from "{link}"{place(netns)}'
         with self._host.netlink(netns) as sock:
-            body = required(sock, link, netns)
+            body = required(sock, link)
         found = decode_link(body)
         if found.mac is None or link_flags(body) & uapi.IFF_NOARP:
             raise KernelRefused(f"{action}: the link does not do neighbour discovery", "EOPNOTSUPP")

@@ -10,11 +10,14 @@ import ipaddress
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import msgspec
 
 from homeport.host import errors, netlink, uapi
 from homeport.host.errors import place
 from homeport.host.linking import decode_link, find, link_index, required_index
+from homeport.host.netlink import decoder
 from homeport.host.operating import Operating
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.model.addresses import Family, IPAddress, IPNetwork
@@ -31,14 +34,22 @@ _EVERYTHING: dict[int, IPNetwork] = {
 }
 # What may stand in a rule beside `from SRC lookup TABLE` without making it mean something else.
 _HARMLESS_IN_RULE = {uapi.FRA_SRC, uapi.FRA_PRIORITY, uapi.FRA_TABLE, uapi.FRA_PROTOCOL, uapi.FRA_SUPPRESS_PREFIXLEN}
+_IP6_RT_PRIO_USER = 1024  # the priority of an IPv6 route that was given none
 _NO_SUPPRESSION = b"\xff\xff\xff\xff"
 
 
-def decode_routes(body: bytes, names: dict[int, str]) -> Iterator[KernelRoute]:
+@decoder
+def decode_routes(body: bytes, names: Mapping[int, str]) -> tuple[KernelRoute, ...]:
     """Pure: the unicast routes of an RTM_NEWROUTE body, one for each next hop; none for any other type."""
-    family, prefix, _, _, table, protocol, scope, kind, flags = _RTMSG.unpack_from(body)
+    return tuple(_each_route(body, names))
+
+
+def _each_route(body: bytes, names: Mapping[int, str]) -> Iterator[KernelRoute]:
+    family, prefix, src_prefix, tos, table, protocol, scope, kind, flags = _RTMSG.unpack_from(body)
     if kind != uapi.RTN_UNICAST or flags & uapi.RTM_F_CLONED or family not in _EVERYTHING:
         return
+    if src_prefix or tos:
+        return  # selects by more than the destination, which a `KernelRoute` cannot say
     found = netlink.attributes(body, _RTMSG.size)
     dst = _EVERYTHING[family]
     if uapi.RTA_DST in found:
@@ -131,6 +142,7 @@ def encode_route(route: KernelRoute, index: int | None, *, deleting: bool = Fals
     return b"".join(parts)
 
 
+@decoder
 def decode_rule(body: bytes) -> Rule | None:
     """Pure: an RTM_NEWRULE body; None for a rule that selects by more than its source or does more than look up."""
     family, dst, prefix, tos, table, _, _, action, flags = _RTMSG.unpack_from(body)
@@ -168,6 +180,14 @@ def _describe(route: KernelRoute, netns: str | None) -> str:
     return f"{route.dst}{via}{dev}{table}{place(netns)}"
 
 
+def _as_added(route: KernelRoute) -> KernelRoute:
+    """With what the kernel filled in, so that deleting it takes no other route that is like it."""
+    priority = _IP6_RT_PRIO_USER if route.priority is None and route.dst.version == 6 else route.priority
+    scope = 0 if route.scope is None else route.scope
+    protocol = uapi.RTPROT_BOOT if route.protocol is None else route.protocol
+    return msgspec.structs.replace(route, priority=priority, scope=scope, protocol=protocol)
+
+
 class Routing(Operating):
     """The route and rule verbs of `ports.Host`."""
 
@@ -198,7 +218,7 @@ class Routing(Operating):
 
     def add_route(self, route: KernelRoute, netns: str | None = None, *, replace: bool = False) -> None:
         with self.netlink(netns) as sock:
-            index = None if route.link is None else required_index(sock, route.link, netns)
+            index = None if route.link is None else required_index(sock, route.link)
             replaced = self._replaceable(route, netns) if replace and self._operations.recording else None
             flags = uapi.NLM_F_CREATE | (uapi.NLM_F_REPLACE if replace else 0)
             try:
@@ -209,12 +229,12 @@ class Routing(Operating):
         if replaced is not None:
             self._operations.record(lambda: self.add_route(replaced, netns, replace=True))
         else:
-            self._operations.record(lambda: self.delete_route(route, netns))
+            self._operations.record(lambda: self.delete_route(_as_added(route), netns))
 
     def _replaceable(self, route: KernelRoute, netns: str | None) -> KernelRoute | None:
         """What NLM_F_REPLACE would take away: the first of the same destination and priority."""
         family: Family = 4 if route.dst.version == 4 else 6
-        priority = route.priority or (1024 if family == 6 else None)  # IP6_RT_PRIO_USER
+        priority = route.priority or (_IP6_RT_PRIO_USER if family == 6 else None)
         for found in self.routes(netns, family=family, table=route.table):
             if found.dst == route.dst and (found.priority or None) == priority:
                 return found

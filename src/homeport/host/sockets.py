@@ -31,7 +31,8 @@ class Refused(Exception):
 class NetlinkSocket:
     """Speaks rtnetlink over an open AF_NETLINK socket, and owns it."""
 
-    def __init__(self, opened: socket.socket, *, groups: int = 0) -> None:
+    def __init__(self, opened: socket.socket, netns: str | None, *, groups: int = 0) -> None:
+        self.netns = netns  # where it is, for errors; None is the process's own namespace
         self._socket = opened
         self._sequence = 0
         try:

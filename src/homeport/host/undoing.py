@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from homeport.host.sockets import NetlinkSocket
 from homeport.model.errors import CniError, InvalidNetns, MissingLink
@@ -85,12 +85,17 @@ class Operations:
         del span.inverses[start:]
         outer, span.undoing = span.undoing, True
         try:
-            for inverse in reversed(inverses):
-                try:
-                    inverse()
-                except (InvalidNetns, MissingLink):
-                    continue
-                except CniError as trouble:
-                    error.add_note(f"while undoing: {trouble}")
+            with ExitStack() as every_one:  # goes on past an inverse that raises
+                for inverse in inverses:
+                    every_one.callback(_undo_one, inverse, error)
         finally:
             span.undoing = outer
+
+
+def _undo_one(inverse: Inverse, error: BaseException) -> None:
+    try:
+        inverse()
+    except (InvalidNetns, MissingLink):
+        return
+    except CniError as trouble:
+        error.add_note(f"while undoing: {trouble}")
