@@ -59,26 +59,24 @@ def parse_environment(env: Mapping[str, str]) -> Invocation:
     verb = cast(Command, command)
     missing = [name for name, verbs in REQUIRED.items() if verb in verbs and not env.get(name)]
     problems = [f"{name}: missing, required for {verb}" for name in missing]
-    args: Mapping[str, str] = {}
+    path = tuple(part for part in env.get("CNI_PATH", "").split(":") if part)
+    attachment = Attachment(container_id="", ifname="", path=path)  # GC, STATUS and VERSION are about none
     if verb in _ATTACHING:
         problems += _malformed(env)
         try:
-            args = parse_args(env.get("CNI_ARGS", ""))
+            attachment = Attachment(
+                container_id=env.get("CNI_CONTAINERID", ""),
+                ifname=env.get("CNI_IFNAME", ""),
+                netns_path=env.get("CNI_NETNS") or None,
+                args=parse_args(env.get("CNI_ARGS", "")),
+                path=path,
+            )
         except InvalidEnvironment as error:
             problems.append(error.msg)
     if problems:
         raise InvalidEnvironment("; ".join(problems))
-    return Invocation(
-        command=verb,
-        attachment=Attachment(
-            container_id=env.get("CNI_CONTAINERID", ""),
-            ifname=env.get("CNI_IFNAME", ""),
-            netns_path=env.get("CNI_NETNS") or None,
-            args=args,
-            path=tuple(part for part in env.get("CNI_PATH", "").split(":") if part),
-        ),
-        netns_override=env.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "true"),
-    )
+    override = env.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "true")
+    return Invocation(command=verb, attachment=attachment, netns_override=override)
 
 
 def require_valid(attachment: Attachment) -> None:

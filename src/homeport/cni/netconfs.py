@@ -172,6 +172,8 @@ def _valid_attachments(whole: Mapping[str, Any], network: str) -> frozenset[Atta
         return None
     found: set[AttachmentKey] = set()
     for key in given:
-        items: Sequence[_GCAttachment] = documents.convert(whole[key] or [], list[_GCAttachment], at=key)
+        items: Sequence[_GCAttachment] = documents.convert(
+            [] if whole[key] is None else whole[key], list[_GCAttachment], at=key
+        )
         found.update(AttachmentKey(network, item.container_id, item.ifname) for item in items)
     return frozenset(found)

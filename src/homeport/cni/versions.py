@@ -23,7 +23,7 @@ T = TypeVar("T")
 SUPPORTED_VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 CURRENT = SUPPORTED_VERSIONS[-1]
 _FAMILIES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))
-_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){2}")
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){2}")
 
 _Size = Annotated[int, msgspec.Meta(ge=0)]
 
