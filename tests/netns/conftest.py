@@ -1,7 +1,7 @@
 """Real network namespaces for tests, seen through `ip -json` and `nft -j`: never through our own reader.
 
 Every name is unique to the test, and everything is gone after it. Types for annotations:
-`if TYPE_CHECKING: from tests.netns.conftest import IpJson, MakeNetns, NftJson, Node`.
+`if TYPE_CHECKING: from tests.netns.conftest import IpJson, KernelState, MakeNetns, NftJson, Node`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class IpJson(Protocol):
 class NftJson(Protocol):
     def __call__(self, netns: str | None, *args: str) -> list[dict[str, Any]]:
         """`nft -j ARGS` inside `netns`: the list under "nftables" without the metainfo entry."""
+
+
+class KernelState(Protocol):
+    def __call__(self, netns: str) -> dict[str, list[Any]]:
+        """Links, addresses, routes of every table and rules, to compare before and after."""
 
 
 @dataclass(frozen=True)
@@ -132,3 +137,25 @@ def shells(node: Node, tmp_path: Path) -> Iterator[Shells]:
     yield built
     assert isinstance(built.host, Kernel)
     built.host.close()
+
+
+@pytest.fixture
+def kernel_state(ip_json: IpJson) -> KernelState:
+    """All that a plugin could leave behind. IPv6's own link-local entries come and go by themselves, so they stay out."""
+
+    def ask(netns: str) -> dict[str, list[Any]]:
+        links = ip_json(netns, "link", "show")
+        addresses = [
+            (link["ifname"], a["local"], a["prefixlen"])
+            for link in ip_json(netns, "address", "show")
+            for a in link["addr_info"]
+        ]
+        routes = [r for v in "46" for r in ip_json(netns, f"-{v}", "route", "show", "table", "all")]
+        return {
+            "links": [{k: v for k, v in link.items() if k not in ("stats", "stats64")} for link in links],
+            "addresses": [a for a in addresses if not a[1].startswith("fe80")],
+            "routes": [r for r in routes if not r["dst"].startswith(("fe80", "ff00", "multicast"))],
+            "rules": [r for v in "46" for r in ip_json(netns, f"-{v}", "rule", "show")],
+        }
+
+    return ask
