@@ -141,7 +141,7 @@ def shells(node: Node, tmp_path: Path) -> Iterator[Shells]:
 
 @pytest.fixture
 def kernel_state(ip_json: IpJson) -> KernelState:
-    """All that a plugin could leave behind. IPv6's own link-local entries come and go by themselves, so they stay out."""
+    """All that a plugin could leave behind. IPv6 link-local entries come and go by themselves, so they stay out."""
 
     def ask(netns: str) -> dict[str, list[Any]]:
         links = ip_json(netns, "link", "show")
