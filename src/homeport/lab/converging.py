@@ -27,7 +27,7 @@ from homeport.lab.controllers import (
 )
 from homeport.lab.kubelets import Failure, Started
 from homeport.lab.objects import Network, NodeObject, PodObject, Sandbox, WorkloadObject
-from homeport.lab.sessions import Lab
+from homeport.lab.sessions import Lab, forget_disk
 from homeport.model.errors import CniError
 from homeport.model.names import PodRef
 
@@ -37,11 +37,27 @@ Report = Callable[[str], None]
 
 def converge(lab: Lab, report: Report) -> None:
     """Returns when nothing is left to do, or what is left failed and nothing has been released since."""
-    networks = lab.state.all(Network)
-    building.build(lab.host, lab.places, lab.state.all(NodeObject), building.masters(networks))
+    nodes = lab.state.all(NodeObject)
+    links = building.masters(lab.state.all(Network))
+    building.build(lab.host, lab.places, nodes, links)
+    for node in nodes:
+        if node.killed:
+            _bury(lab, node, links)
     run = _Run(lab, report)
     while run.step():
         continue
+
+
+def _bury(lab: Lab, node: NodeObject, links: Sequence[str]) -> None:
+    """What a node without power had is gone: its sandboxes with no DEL, and its pods are deleted by force."""
+    sandboxes = [s for s in lab.state.all(Sandbox) if s.node == node.name]
+    pods = [p for p in lab.state.all(PodObject) if p.node == node.name]
+    building.power_off(lab.host, lab.places, node.name, [s.netns_path for s in sandboxes], links)
+    forget_disk(lab.places, node.name)
+    for pod in pods:
+        lab.record(pod, "Warning", "NodeLost", f"Node {node.name} is gone; force deleted")
+    with lab.state.transaction():
+        lab.state.remove(*sandboxes, *pods)
 
 
 class _Run:

@@ -57,8 +57,9 @@ class LabClock:
 class Lab:
     """What commands work on. Made by `opened`."""
 
-    def __init__(self, places: Places, state: State) -> None:
+    def __init__(self, places: Places, state: State, *, recovered: bool = False) -> None:
         self.places = places
+        self.recovered = recovered  # its keeper had died: everything is to be made again
         self.state = state
         self.host = Kernel()
         self.cluster = LabCluster()
@@ -132,8 +133,7 @@ def opened(places: Places, *, create: bool = False, on_wait: Callable[[], object
         keeping.enter(keeper)
         state = State(places.state)
         try:
-            _recover(state, keeper)
-            lab = Lab(places, state)
+            lab = Lab(places, state, recovered=_recover(state, keeper))
             try:
                 yield lab
             finally:
@@ -179,17 +179,19 @@ def _open_lock(path: Path) -> int:
         raise IOFailure(f'make the lab\'s directory "{path.parent}": {(e.strerror or "").lower()}', hint) from e
 
 
-def _recover(state: State, keeper: Keeper) -> None:
+def _recover(state: State, keeper: Keeper) -> bool:
     """Under a new keeper nothing of before stands: sandboxes are to be torn down, and their pods to start anew."""
     record = msgspec.json.encode(keeper).decode()
-    if state.setting("keeper") == record:
-        return
+    before = state.setting("keeper")
+    if before == record:
+        return False
     with state.transaction():
         for sandbox in state.all(Sandbox):
             state.put(msgspec.structs.replace(sandbox, ready=False))
         for pod in state.all(PodObject):
             state.put(msgspec.structs.replace(pod, running=False))
         state.set_setting("keeper", record)
+    return before is not None
 
 
 def _name_of(regarding: Regarded) -> str:
