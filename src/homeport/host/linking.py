@@ -17,6 +17,7 @@ from homeport.host.operating import Operating
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.model.addresses import MacAddress
 from homeport.model.errors import InvalidNetns, KernelRefused
+from homeport.model.names import IFNAME_MAX
 from homeport.ports import Link
 
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask

@@ -66,7 +66,10 @@ class Operations:
             yield
         except BaseException as error:
             if undo_on_error:
-                self._undo(start, error)
+                try:
+                    self._undo(start, error)
+                except BaseException as bug:
+                    raise bug from error  # an `ExitStack` lost the connection
             raise
         finally:
             if not undo_on_error:
