@@ -320,6 +320,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 _NEAR = 0.75
+_LONG, _MANY = 64, 500
 
 
 def nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str | None:
@@ -327,7 +328,7 @@ def nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str | N
     folded = {_folded(name): name for name in known}
     if exact := folded.get(_folded(word)):
         return exact
-    if len(word) > 64:  # no plugin and no key is so long, and comparing costs the square
+    if len(word) > _LONG or len(known) > _MANY:  # comparing costs their product, and nobody is helped
         return None
     near = get_close_matches(_folded(word), folded, n=2, cutoff=_NEAR)
     if not near or (len(near) > 1 and _closeness(word, near[0]) == _closeness(word, near[1])):

@@ -5,7 +5,8 @@ Only what a finding's edits touch changes; comments, quoting and layout elsewher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -17,15 +18,15 @@ _UNREADABLE = ("yaml-syntax", "config-not-json", "config-shape")
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts after fixing, and how many findings that mended."""
+    """The texts after fixing, and how many findings that settled."""
 
     texts: Mapping[str, str]
-    mended: int
+    count: int
 
 
 def fix(texts: Mapping[str, str]) -> Fixed:
     """Applies every fix, pass after pass while one uncovers another. A pass that would make a file worse is dropped."""
-    current, mended = dict(texts), 0
+    current, count = dict(texts), 0
     refused: set[str] = set()
     for _ in range(_MAX_PASSES):
         findings = check(current).findings
@@ -38,37 +39,49 @@ def fix(texts: Mapping[str, str]) -> Fixed:
                 refused.add(file)
                 continue
             changed = changed or text != current[file]
-            mended += len(chosen)
+            count += len(chosen)
             current[file] = text
         if not changed:
             break
-    return Fixed(texts=current, mended=mended)
+    return Fixed(texts=current, count=count)
 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:
     """`text` with edits that do not overlap."""
-    for edit in sorted(edits, reverse=True):
-        text = text[: edit.start] + edit.text + text[edit.end :]
-    return text
+    parts: list[str] = []
+    done = 0
+    for edit in sorted(edits):
+        parts += [text[done : edit.start], edit.text]
+        done = edit.end
+    return "".join((*parts, text[done:]))
 
 
 def _compatible(findings: Iterable[Finding]) -> list[Finding]:
     """Findings whose edits can be applied together, each wholly, by place; clashes are left to the next pass."""
     chosen: list[Finding] = []
-    edits: set[Edit] = set()
+    taken: list[Edit] = []  # in order, none overlapping another
     for finding in findings:
-        fresh = [edit for edit in finding.edits if edit not in edits]
-        if finding.edits and not any(_clash(edit, other) for edit in fresh for other in edits):
+        fresh = [edit for edit in finding.edits if not _is_among(edit, taken)]
+        if finding.edits and not any(_clashes(edit, taken) for edit in fresh):
             chosen.append(finding)
-            edits.update(fresh)
+            for edit in fresh:
+                insort(taken, edit)
     return chosen
 
 
-def _clash(one: Edit, other: Edit) -> bool:
-    """Whether two edits touch the same characters, or insert at the same place."""
-    if one.start == other.start:
+def _is_among(edit: Edit, taken: Sequence[Edit]) -> bool:
+    place = bisect_left(taken, edit)
+    return place < len(taken) and taken[place] == edit
+
+
+def _clashes(edit: Edit, taken: Sequence[Edit]) -> bool:
+    """Whether an edit touches the same characters as one already taken, or begins at the same place."""
+    place = bisect_left(taken, edit)
+    before = taken[place - 1] if place else None
+    after = taken[place] if place < len(taken) else None
+    if before is not None and (edit.start < before.end or edit.start == before.start):
         return True
-    return one.start < other.end and other.start < one.end
+    return after is not None and (after.start < edit.end or after.start == edit.start)
 
 
 def _unreadable(findings: Iterable[Finding]) -> int:

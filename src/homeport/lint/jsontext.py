@@ -24,6 +24,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _NEAR_CONSTANTS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false", "None": "null", "nil": "null"}
 _MAX_DIGITS = 300
+_MAX_SLIPS = 50
 
 
 class Slip(msgspec.Struct, frozen=True):
@@ -206,6 +207,11 @@ class _Reader:
 
     def _slip(self, start: int, end: int, found: str, right: str, mend: str | None = None) -> None:
         self.slips.append(Slip(Span(start, end), found, right, mend))
+        if len(self.slips) == _MAX_SLIPS:
+            self.slips.append(
+                Slip(Span(start, start), f"{_MAX_SLIPS} mistakes up to here", "JSON; the rest is not read")
+            )
+            raise _BrokenOff
 
     def _broken(self, start: int, found: str, right: str) -> _BrokenOff:
         self._slip(start, min(start + 1, len(self.text)), found, right)

@@ -27,6 +27,8 @@ _TEMPLATED = ("StatefulSet", "Deployment", "DaemonSet", "ReplicaSet", "Job", "Re
 MAX_TEXT = 8 * 1024 * 1024
 """Characters of a file; more would take half a minute to read and is no hand-written manifest."""
 
+_REPEATED = 1024 * 1024  # characters of embedded JSON that aliases may bring in again
+
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
     """JSON text, in a YAML scalar or a file of its own. `root` is None if it cannot be read; spans are the file's."""
@@ -113,6 +115,7 @@ def read(texts: Mapping[str, str]) -> Manifests:
     objects: list[tuple[str, Node]] = []
     troubles: list[Found] = []
     for file, text in texts.items():
+        inner = 0
         if len(text) > MAX_TEXT:
             size = f"{len(text):,} characters"
             troubles.append(
@@ -127,6 +130,12 @@ def read(texts: Mapping[str, str]) -> Manifests:
                 troubles.append(Found(file=file, span=root.span, found=root.found, right=root.right))
                 continue
             for node in _listed(root):
+                inner += _inner_size(node)
+                if inner > max(len(text), _REPEATED):
+                    troubles.append(
+                        Found(file=file, span=node.span, found="aliases that repeat too much text", right="plain text")
+                    )
+                    break
                 objects.append((file, node))
                 if (network := _network(file, text, node)) is not None:
                     networks.append(network)
@@ -217,6 +226,11 @@ def _workload(file: str, text: str, node: Node) -> Workload | None:
         first=_count(node.get("spec", "ordinals", "start"), 0),
         annotations=annotations,
     )
+
+
+def _inner_size(node: Node) -> int:
+    config = node.text("spec", "config")
+    return len(config) if config is not None else 0
 
 
 def _replicas(kind: str, node: Node) -> int:

@@ -32,6 +32,8 @@ _MARKER = re.compile(r"^---(?=[ \t\r\n]|$)", re.MULTILINE)
 _CONTENT = re.compile(r"^[ \t]*[^\s#%]|^[ \t]+%", re.MULTILINE)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 _MERGE = "<<"
+_MAX_DOCUMENTS = 10_000  # of one file
+_MAX_MERGED = 100_000  # members brought in by merge keys, over a document
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -45,6 +47,9 @@ class Trouble(msgspec.Struct, frozen=True):
 def documents(text: str) -> Iterator[Node | Trouble]:
     """The root of every document that has content, in order; a `Trouble` in place of one that is not YAML."""
     starts = [0, *(m.start() for m in _MARKER.finditer(text))]
+    if len(starts) > _MAX_DOCUMENTS:
+        yield Trouble(Span(0, 0), f"{len(starts):,} documents", f"at most {_MAX_DOCUMENTS:,} in a file; split it")
+        return
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         piece = text[start:end]
         if not _CONTENT.search(piece.removeprefix("---")):
@@ -96,6 +101,7 @@ class _Composer:
         self.anchors: dict[str, Node | None] = {}
         self.open: list[_Open] = []
         self.roots: list[Node] = []
+        self.merged = 0
 
     def compose(self, piece: str) -> list[Node]:
         parser: Any = YAML(typ="safe", pure=True)
@@ -129,6 +135,9 @@ class _Composer:
         if frame.is_mapping:
             keys, values = frame.children[::2], frame.children[1::2]
             members = _merged([Member(k, v) for k, v in zip(keys, values, strict=True)])
+            self.merged += max(0, len(members) - len(keys))
+            if self.merged > _MAX_MERGED:
+                raise _Refused(span, "merge keys that repeat too much", f"at most {_MAX_MERGED:,} merged members")
             self._close(Node(kind="object", span=span, members=members), frame.anchor)
         else:
             self._close(Node(kind="array", span=span, items=tuple(frame.children)), frame.anchor)

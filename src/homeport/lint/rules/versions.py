@@ -25,7 +25,7 @@ _KEY = "cniVersion"
 
 @network_rule("cni-version-misplaced", Severity.ERROR, fix="moves it to the top level, when all plugins agree")
 def cni_version_misplaced(network: Network) -> Iterator[Found]:
-    """CniVersion stands inside a plugin, and the list has none.
+    """The only cniVersion stands inside a plugin; the list itself has none.
 
     Runtimes read the version of a list at its top level and overwrite the plugins' own. A list without one counts as
     0.1.0, which has no chaining: the second plugin never sees the first one's result, and most plugins refuse.
@@ -50,7 +50,7 @@ def cni_version_misplaced(network: Network) -> Iterator[Found]:
 
 @network_rule("cni-version-repeated", Severity.WARNING, fix="removes it from the plugin")
 def cni_version_repeated(network: Network) -> Iterator[Found]:
-    """CniVersion stands inside a plugin although the list has its own.
+    """A cniVersion stands inside a plugin although the list has its own.
 
     The list's version is used for every plugin; this one has no effect.
     """
@@ -87,7 +87,7 @@ def cni_version_missing(network: Network) -> Iterator[Found]:
 
 @network_rule("cni-version-unknown", Severity.ERROR, fix="completes a version such as 1.0 or v1.0.0")
 def cni_version_unknown(network: Network) -> Iterator[Found]:
-    """CniVersion is not a version of the CNI specification that Homeport speaks.
+    """The cniVersion is not a version of the CNI specification that Homeport speaks.
 
     Known are 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0 and 1.1.0, always written with three numbers.
     """

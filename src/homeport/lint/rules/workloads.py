@@ -5,7 +5,7 @@ A namespace that a manifest leaves out is the one it will be applied to: it matc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -72,14 +72,15 @@ def unknown_network(manifests: Manifests) -> Iterator[Found]:
 
     It may be in the cluster already; then its pods start, but nothing between the two could be checked here.
     """
+    by_name = _by_name(manifests.networks)
     for workload in manifests.workloads:
         text = workload.annotations.get(NETWORKS)
         for selection in _selections(workload):
-            candidates = [n for n in manifests.networks if n.manifest is not None]
-            if text is None or any(_selects(workload, selection, n) for n in candidates):
+            named = by_name.get(selection.name, [])
+            if text is None or any(_selects(workload, selection, n) for n in named):
                 continue
-            near = nearest(selection.name, tuple(n.name for n in candidates))
-            elsewhere = [n.namespace for n in candidates if n.name == selection.name]
+            near = nearest(selection.name, tuple(by_name))
+            elsewhere = [n.namespace for n in named]
             right = "define it in these files, or lint it together with them"
             if elsewhere:
                 right = f'it is defined in namespace "{elsewhere[0]}"'
@@ -98,9 +99,11 @@ def pool_too_small(manifests: Manifests) -> Iterator[Found]:
     gateway, against all replicas of all workloads that select the network. One static address serves one pod.
     host-local is not counted, since its pool exists once a node.
     """
-    asks = list(_asks(manifests))
+    asks: dict[int, list[Ask]] = {}
+    for ask in _asks(manifests):
+        asks.setdefault(id(ask.network), []).append(ask)
     for network in manifests.networks:
-        asking = [ask for ask in asks if ask.network is network]
+        asking = asks.get(id(network), [])
         total = sum(ask.workload.replicas for ask in asking if not ask.selection.ips)
         if not total:
             continue
@@ -220,17 +223,26 @@ def _selections(workload: Workload) -> tuple[NetworkSelection, ...]:
         return ()
 
 
+def _by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:
+    """The definitions that pods can select."""
+    named: dict[str, list[Network]] = {}
+    for network in networks:
+        if network.manifest is not None:
+            named.setdefault(network.name, []).append(network)
+    return named
+
+
 def _selects(workload: Workload, selection: NetworkSelection, network: Network) -> bool:
-    if network.manifest is None or network.name != selection.name:
-        return False
     unsaid = workload.namespace is None and selection.namespace == _ANY_NAMESPACE
     return unsaid or network.namespace in (None, selection.namespace)
 
 
 def _asks(manifests: Manifests) -> Iterator[Ask]:
+    by_name = _by_name(manifests.networks)
     for workload in manifests.workloads:
         for selection in _selections(workload):
-            network = next((n for n in manifests.networks if _selects(workload, selection, n)), None)
+            named = by_name.get(selection.name, [])
+            network = next((n for n in named if _selects(workload, selection, n)), None)
             if network is not None:
                 yield Ask(workload, selection, network)
 
