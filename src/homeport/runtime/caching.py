@@ -60,6 +60,10 @@ class _Entry(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True):
     result: dict[str, Any] = {}
 
 
+class _OfAnother(DecodeFailure):
+    """Names joined by hyphens can meet: network "a" with container "b-c", network "a-b" with container "c"."""
+
+
 class ResultCache:
     """The cache below one directory. Its files hold network secrets at times, so they are for root alone."""
 
@@ -101,8 +105,14 @@ class ResultCache:
         return None if contents is None else _decode(contents, path, key)
 
     def forget(self, key: AttachmentKey) -> None:
-        """Removes the entry; idempotent."""
+        """Removes the entry, readable or not; idempotent. One that says it is another attachment's stays."""
         path = self.path(key)
+        try:
+            self.load(key)
+        except _OfAnother:
+            return
+        except CniError:
+            pass
         try:
             path.unlink(missing_ok=True)
         except NotADirectoryError:
@@ -165,10 +175,13 @@ def _decode(contents: bytes, path: Path, asked: AttachmentKey | None) -> CachedA
     whole = documents.decode_object(contents, f"cached result {path}")
     if whole.get("kind") != _KIND:
         return CachedAttachment(key=asked, result=whole) if asked else None
-    entry = documents.convert(whole, _Entry, at="", error=DecodeFailure)
+    try:
+        entry = documents.convert(whole, _Entry, error=DecodeFailure)
+    except DecodeFailure as e:
+        raise DecodeFailure(f"decode cached result {path}: {e.msg}") from e
     key = AttachmentKey(entry.network_name, entry.container_id, entry.if_name)
     if asked and key != asked:
-        raise DecodeFailure(f"cached result {path}: found {_named(key)}, expected {_named(asked)}")
+        raise _OfAnother(f"decode cached result {path}: found {_named(key)}, expected {_named(asked)}")
     return CachedAttachment(
         key=key,
         result=entry.result,
