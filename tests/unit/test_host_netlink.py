@@ -169,10 +169,7 @@ def test_link_of_pyroute2_is_what_we_read() -> None:
         ("IFLA_ADDRESS", "0a:58:0a:00:00:01"),
         ("IFLA_LINK", 4),
         ("IFLA_IFALIAS", "an alias"),
-        (
-            "IFLA_LINKINFO",
-            {"attrs": [("IFLA_INFO_KIND", "ipvlan"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_IPVLAN_MODE", 2)]})]},
-        ),
+        ("IFLA_LINKINFO", {"attrs": info}),
     ]
     found = linking.decode_link(written_by_pyroute2(message))
     assert (found.index, found.name, found.kind, found.mode, found.parent) == (9, "net1", "ipvlan", "l3s", 4)

@@ -77,16 +77,22 @@ def test_without_undo_what_was_done_stays() -> None:
     assert undone == []
 
 
-def test_what_an_inner_without_undo_left_is_undone_by_a_failing_outer() -> None:
-    operations, undone = Operations(), list[int]()
+def test_what_was_done_without_undo_stays_whatever_fails_outside() -> None:
+    operations, undone = Operations(), list[str]()
 
     def run() -> None:
         with operations.operation(undo_on_error=True):
-            fail(operations, lambda: undone.append(1), undo_on_error=False)
+            operations.record(lambda: undone.append("outer"))
+            with operations.operation(undo_on_error=False):
+                assert not operations.recording
+                with operations.operation(undo_on_error=True):
+                    operations.record(lambda: undone.append("inner"))
+            assert operations.recording
+            raise Failed
 
     with pytest.raises(Failed):
         run()
-    assert undone == [1]
+    assert undone == ["outer"]
 
 
 def test_errors_of_the_undoing_are_notes_and_do_not_stop_it() -> None:
@@ -134,6 +140,7 @@ def test_what_an_inverse_does_is_not_undone_in_turn() -> None:
     with pytest.raises(Failed):
         run()
     assert undone == ["inverse"]
+    assert not operations.recording
 
 
 def test_threads_have_operations_of_their_own() -> None:

@@ -20,7 +20,7 @@ class _Span(threading.local):
 
     def __init__(self) -> None:
         self.depth = 0
-        self.undoing = False
+        self.recording = False
         self.inverses: list[Inverse] = []
         self.sockets: dict[str | None, NetlinkSocket] = {}
 
@@ -38,7 +38,7 @@ class Operations:
     @property
     def recording(self) -> bool:
         """Whether an inverse would be kept: facts needed for it alone need not be read otherwise."""
-        return self._span.depth > 0 and not self._span.undoing
+        return self._span.recording
 
     def record(self, inverse: Inverse) -> None:
         if self.recording:
@@ -60,8 +60,9 @@ class Operations:
     @contextmanager
     def operation(self, *, undo_on_error: bool) -> Iterator[None]:
         span = self._span
-        start = len(span.inverses)
+        start, outer = len(span.inverses), span.recording
         span.depth += 1
+        span.recording = undo_on_error
         try:
             yield
         except BaseException as error:
@@ -73,7 +74,8 @@ class Operations:
             raise
         finally:
             if not undo_on_error:
-                del span.inverses[start:]
+                del span.inverses[start:]  # what inner operations left to be undone by an outer one
+            span.recording = outer
             span.depth -= 1
             if span.depth == 0:
                 span.inverses.clear()
@@ -86,13 +88,10 @@ class Operations:
         span = self._span
         inverses = span.inverses[start:]
         del span.inverses[start:]
-        outer, span.undoing = span.undoing, True
-        try:
-            with ExitStack() as every_one:  # goes on past an inverse that raises
-                for inverse in inverses:
-                    every_one.callback(_undo_one, inverse, error)
-        finally:
-            span.undoing = outer
+        span.recording = False
+        with ExitStack() as every_one:  # goes on past an inverse that raises
+            for inverse in inverses:
+                every_one.callback(_undo_one, inverse, error)
 
 
 def _undo_one(inverse: Inverse, error: BaseException) -> None:
