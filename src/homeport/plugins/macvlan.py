@@ -107,5 +107,5 @@ def _mac(keys: _Keys, conf: NetConf, attachment: Attachment) -> MacAddress | Non
         try:
             return parse_mac(str(found))
         except ValueError as e:
-            raise InvalidNetConf(f'key "{key}": found {found!r}, expected a MAC such as 0a:58:0a:00:00:01') from e
+            raise InvalidNetConf(f'key "{key}": found "{found}", expected a MAC such as 0a:58:0a:00:00:01') from e
     return None

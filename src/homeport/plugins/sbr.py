@@ -62,8 +62,8 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
             settings,
             ips,
             ifname=attachment.ifname,
-            routes=host.routes(netns, table=None),
-            rules=host.rules(netns),
+            main=host.routes(netns, link=attachment.ifname),
+            in_use=host.tables_in_use(netns),
         )
         for rule in plan.rules:
             host.add_rule(rule, netns)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
+from itertools import count
 
 import msgspec
 
@@ -35,7 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`routes` and `hints` replace what stands at their place, in this order; `moved` leave the main table."""
+    """`routes` and `hints` replace what stands at their place, in this order; `moved` leave the main table.
+
+    A gateway must be on a connected route when its route is added. So connected ones come first in `routes` and last
+    in `moved`, whose undoing runs the other way.
+    """
 
     rules: tuple[Rule, ...] = ()
     routes: tuple[KernelRoute, ...] = ()
@@ -60,33 +65,27 @@ def host_rule(address: IPAddress, table: int) -> Rule:
 
 
 def plan(
-    settings: Settings, ips: Sequence[IPConfig], *, ifname: str, routes: Collection[KernelRoute], rules: Iterable[Rule]
+    settings: Settings, ips: Sequence[IPConfig], *, ifname: str, main: Sequence[KernelRoute], in_use: Collection[int]
 ) -> Plan:
-    """`routes` are the namespace's of every table, `rules` all of its rules, both as they are now."""
+    """`main` are the interface's routes in the main table, `in_use` the tables that are not free, both as they are."""
     if settings.table is not None:
         return Plan(rules=tuple(host_rule(ip.address.ip, settings.table) for ip in ips))
-    tables = dict(zip(ips, free_tables(routes, rules), strict=False))
-    main = [r for r in routes if r.link == ifname and r.table == MAIN_TABLE]
+    tables = list(zip(ips, free_tables(in_use), strict=False))
     families = {ip.address.version for ip in ips}
-    leaving = [r for r in main if r.dst.version in families and not _is_link_local(r.dst)]
+    moved = [r for r in main if r.dst.version in families and not _is_link_local(r.dst)]
     if settings.add_source_hints:
-        leaving = [r for r in leaving if not _is_connected(r)]
+        moved = [r for r in moved if not _is_connected(r)]
     return Plan(
-        rules=tuple(host_rule(ip.address.ip, table) for ip, table in tables.items()),
-        routes=tuple(r for ip, table in tables.items() for r in _table(settings, ip, ips, table, ifname, main)),
+        rules=tuple(host_rule(ip.address.ip, table) for ip, table in tables),
+        routes=tuple(r for ip, table in tables for r in _table(settings, ip, ips, table, ifname, main)),
         hints=tuple(_hint(ip.address, ifname, main) for ip in ips) if settings.add_source_hints else (),
-        moved=tuple(leaving),
+        moved=tuple(sorted(moved, key=_is_connected)),
     )
 
 
-def free_tables(routes: Iterable[KernelRoute], rules: Iterable[Rule]) -> Iterator[int]:
-    """Ascending from 100: tables that no rule points at and no route is in."""
-    taken = {r.table for r in routes} | {r.table for r in rules} | RESERVED_TABLES
-    table = FIRST_TABLE
-    while True:
-        if table not in taken:
-            yield table
-        table += 1
+def free_tables(in_use: Collection[int]) -> Iterator[int]:
+    """Ascending from 100, without those in use."""
+    return (table for table in count(FIRST_TABLE) if table not in in_use and table not in RESERVED_TABLES)
 
 
 def gateway_of(settings: Settings, ip: IPConfig) -> IPAddress | None:
@@ -99,22 +98,14 @@ def _table(
 ) -> Iterator[KernelRoute]:
     """The routes of the address's table: connected ones first, since the others' gateways lie on them."""
     family = ip.address.version
-    gateway = gateway_of(settings, ip)
-    if gateway is not None:
-        default = KernelRoute(dst=_DEFAULT[family], gw=gateway, link=ifname, table=table)
-    copied = [
-        msgspec.structs.replace(route, table=table)
-        for route in main
-        if route.dst.version == family and _suits(route, ip, ips)
-    ]
+    usable = [r for r in main if r.dst.version == family and _suits(r, ip, ips)]
+    copied = [msgspec.structs.replace(r, table=table) for r in usable]
     yield from (r for r in copied if _is_connected(r))
-    if gateway is not None:
-        yield default
-    for route in copied:
-        # A configured gateway is there to take the place of the one the main table had.
-        overridden = route.dst == _DEFAULT[family] and family in settings.gateways
-        if not _is_connected(route) and not overridden:
-            yield route
+    if gateway := gateway_of(settings, ip):
+        yield KernelRoute(dst=_DEFAULT[family], gw=gateway, link=ifname, table=table)
+    # A configured gateway is there to take the place of the one the main table has.
+    overridden = _DEFAULT[family] if family in settings.gateways else None
+    yield from (r for r in copied if not _is_connected(r) and r.dst != overridden)
 
 
 def _suits(route: KernelRoute, ip: IPConfig, ips: Iterable[IPConfig]) -> bool:
