@@ -22,8 +22,8 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     """One range's address for one slot.
 
     `mapped` is the one address it may be (R3); `preferred` the one it is first looked for at (R4). `withheld` are
-    addresses of the range kept for others beside those the range itself withholds (R5). `adopt_uid`, where given, is the
-    workload object whose allocations alone are inherited (`adopt: Never`).
+    addresses of the range kept for others beside those the range itself withholds (R5). `adopt_uid`, where given, is
+    the workload object whose allocations alone are inherited (`adopt: Never`).
     """
 
     slot: Slot
@@ -74,7 +74,7 @@ class AlreadyHeld(msgspec.Struct, frozen=True):
     allocation: Allocation
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Create(msgspec.Struct, frozen=True):
     """Create it."""
 
     address: IPAddress
@@ -108,7 +108,7 @@ class Exhausted(msgspec.Struct, frozen=True):
     """No address of the range is free."""
 
 
-Decision = AlreadyHeld | Claim | Take | Examine | Search | Wait | Taken | Exhausted
+Decision = AlreadyHeld | Create | Take | Examine | Search | Wait | Taken | Exhausted
 
 
 def decide(want: Want, facts: Facts) -> Decision:
@@ -121,21 +121,21 @@ def decide(want: Want, facts: Facts) -> Decision:
     if want.preferred is not None and not _is_kept_from(want, want.preferred):
         present = facts.present.get(want.preferred)
         if present is None:
-            return Claim(want.preferred, "first start")
+            return Create(want.preferred, "allocated")
         if present.slot == want.slot:
             return _take(want, present, facts)
     if facts.free is None:
         return Search()
     for address in facts.free:
         if address not in facts.present:
-            return Claim(address, "first start")
+            return Create(address, "allocated")
     return Search() if facts.free else Exhausted()
 
 
 def _decide_mapped(want: Want, mapped: IPAddress, facts: Facts) -> Decision:
     present = facts.present.get(mapped)
     if present is None:
-        return Claim(mapped, "mapped")
+        return Create(mapped, "allocated as mapped")
     if present.slot == want.slot:
         return _take(want, present, facts)
     # A map speaks for its whole workload: what it gives to one replica, another that is not using it cannot keep.
@@ -148,7 +148,7 @@ def _take(want: Want, held: Allocation, facts: Facts) -> Decision:
     """The slot's own allocation, whatever its phase (R2)."""
     match held.phase:
         case Phase.RESERVED:
-            return Take(held, "first start, as reserved")
+            return Take(held, "allocated as reserved")
         case Phase.RETAINED:
             return Take(held, "returned")
         case Phase.QUARANTINED:

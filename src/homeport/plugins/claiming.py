@@ -1,0 +1,312 @@
+"""Claiming addresses for an interface and letting them go: the loop around the pure decisions.
+
+Facts are read through ports, `ipam.deciding` decides, the store agrees or not; on a conflict the facts are read again
+until the deadline. Every verb is keyed by (container ID, ifname) and safe to repeat (docs/identity.md R6, R7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+import msgspec
+
+from homeport.cni.invocations import Attachment
+from homeport.cni.netconfs import NetConf
+from homeport.ipam.allocations import Allocation, Phase, released
+from homeport.ipam.deciding import (
+    AlreadyHeld,
+    Create,
+    Examine,
+    Exhausted,
+    Facts,
+    Search,
+    Take,
+    Taken,
+    Want,
+    decide,
+)
+from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot
+from homeport.ipam.moving import Wait
+from homeport.ipam.objects import Pod, WorkloadState
+from homeport.ipam.policies import Policy
+from homeport.ipam.pools import Pool
+from homeport.ipam.ranges import Span, merge_spans
+from homeport.ipam.replicas import owner_of
+from homeport.ipam.wants import match_allocations, wants_of
+from homeport.model.addresses import IPAddress, MacAddress
+from homeport.model.errors import AddressTaken, CniError, PoolExhausted, TryAgainLater
+from homeport.model.names import AttachmentKey, PodRef
+from homeport.plugins import whereabouts_conf
+from homeport.plugins.proving import examine
+from homeport.ports import AllocationStore, AlreadyExists, Clock, Cluster, Conflict, Shells
+
+CLAIM_SECONDS = 10.0
+_CANDIDATES = 8  # asked for at once, so that a race for the lowest address costs no further question
+_CONFIG_SOURCE = "kubernetes.io/config.source"
+
+
+class Claimant(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks: the slot, what will hold its addresses, and what the cluster said of the pod."""
+
+    slot: Slot
+    holder: Holder
+    pod: Pod | None = None
+    state: WorkloadState | None = None
+
+
+def claimant_of(conf: NetConf, attachment: Attachment, shells: Shells, policy: Policy | None) -> Claimant:
+    """Reads who asks from CNI_ARGS and the cluster. Without a cluster a pod is only itself, never a replica.
+
+    Raises `TryAgainLater` when the cluster knows no such pod, or only another one of the same name.
+    """
+    ref, uid = _pod_named(attachment)
+    pod = None if ref is None or shells.cluster is None else _pod_now(ref, uid, shells.cluster)
+    state = None
+    owner: Owner = ContainerOwner(attachment.container_id)
+    if pod is not None:
+        uid = uid or pod.uid
+        owner = PodOwner(pod.ref.namespace, pod.ref.name, uid) if policy is None else owner_of(pod, policy.kinds)
+    elif ref is not None:
+        owner = PodOwner(ref.namespace, ref.name, uid or attachment.container_id)
+    if isinstance(owner, Replica) and shells.cluster is not None:
+        state = shells.cluster.workload(owner.workload)
+    holder = Holder(
+        container_id=attachment.container_id,
+        ifname=attachment.ifname,
+        netns_path=attachment.netns_path or "",
+        node=shells.node,
+        pod_uid=uid,
+    )
+    return Claimant(slot=Slot(owner, conf.name, attachment.ifname), holder=holder, pod=pod, state=state)
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """One interface's claim on a pool, and what it may act on. `deadline` is on the clock's monotonic scale.
+
+    `avoid` are addresses the interface has from elsewhere.
+    """
+
+    pool: Pool
+    claimant: Claimant
+    conf: NetConf
+    attachment: Attachment
+    shells: Shells
+    store: AllocationStore
+    deadline: float
+    avoid: tuple[IPAddress, ...] = ()
+
+
+def claim(asked: Claim) -> tuple[Allocation, ...]:
+    """One bound allocation for each range of the pool, in its order: all or none (R6).
+
+    Runs inside `shells.host.operation()`, where every change is undone if that fails: a replica's address is retained,
+    any other released. Raises `AddressTaken`, `PoolExhausted`, or `TryAgainLater` with what it waits for.
+    """
+    claimant = asked.claimant
+    pod = claimant.pod
+    wants = wants_of(
+        asked.pool,
+        claimant.slot,
+        claimant.holder,
+        state=claimant.state,
+        annotations=pod.annotations if pod is not None else {},
+        workload_uid=pod.owner.uid if pod is not None and pod.owner is not None else "",
+        avoid=asked.avoid,
+    )
+    bound: list[Allocation] = []
+    for place, want in enumerate(wants):
+        taken = (Span(a.address, a.address) for a in bound if a.scope == want.scope)
+        others = msgspec.structs.replace(want, withheld=merge_spans([*want.withheld, *taken]))
+        bound.append(_claim_range(asked, place, others))
+    _release_surplus(asked, bound)
+    return tuple(bound)
+
+
+def release(store: AllocationStore, clock: Clock, attachment: Attachment, network: str, *, cause: str) -> None:
+    """Lets go of all that this interface holds on the network; nothing is success (R7)."""
+    deadline = clock.monotonic() + CLAIM_SECONDS
+    while True:
+        held = held_by(store, attachment, network)
+        if all([_let_go(store, clock, allocation, cause) for allocation in held]):
+            return
+        if clock.monotonic() >= deadline:
+            addresses = ", ".join(str(allocation.address) for allocation in held)
+            raise TryAgainLater(f"release {addresses}: still contended at the deadline")
+
+
+def held_by(store: AllocationStore, attachment: Attachment, network: str) -> tuple[Allocation, ...]:
+    """What this interface holds on the network."""
+    held = store.of_holder(attachment.container_id, attachment.ifname)
+    return tuple(allocation for allocation in held if allocation.slot.network == network)
+
+
+def release_except(
+    store: AllocationStore, clock: Clock, node: str, network: str, valid: frozenset[AttachmentKey]
+) -> tuple[CniError, ...]:
+    """GC: lets go of what interfaces of this node and network hold that are not in `valid`. What failed is returned."""
+    failed: list[CniError] = []
+    for allocation in store.all():
+        holder = allocation.holder
+        if holder is None or holder.node != node or allocation.slot.network != network:
+            continue
+        if AttachmentKey(network, holder.container_id, holder.ifname) in valid:
+            continue
+        try:
+            # A conflict means that the address has moved on since it was listed: it is not stale any more.
+            _let_go(store, clock, allocation, "not among the runtime's valid attachments")
+        except CniError as e:
+            failed.append(e)
+    return tuple(failed)
+
+
+def sticky_mac(conf: NetConf, attachment: Attachment, shells: Shells) -> MacAddress | None:
+    """The MAC that moves with this interface's addresses (R9); None for what is no replica, or has none yet.
+
+    To be asked after the IPAM plugin's ADD: before it, the address may still have another holder.
+    """
+    for allocation in _recorded(conf, attachment, shells):
+        if allocation.slot.workload is not None and allocation.mac is not None:
+            return allocation.mac
+    return None
+
+
+def record_mac(conf: NetConf, attachment: Attachment, shells: Shells, mac: MacAddress) -> None:
+    """Notes the MAC the interface has, so that it moves with the addresses (R9). Repeating it writes nothing."""
+    for allocation in _recorded(conf, attachment, shells):
+        if allocation.slot.workload is None or allocation.mac == mac or allocation.holder is None:
+            continue
+        holder = msgspec.structs.replace(allocation.holder, mac=mac)
+        noted = msgspec.structs.replace(allocation, mac=mac, holder=holder)
+        try:
+            _store_of(conf, shells).replace(noted, cause="MAC noted")
+        except Conflict as e:
+            raise TryAgainLater(f"note MAC {mac} of {allocation.address}: changed at the same time") from e
+
+
+def _claim_range(asked: Claim, place: int, want: Want) -> Allocation:
+    """Facts, decision, act; again until one of them is final."""
+    facts = Facts(held=_held(asked, place))
+    attempts = 0
+    while asked.shells.clock.monotonic() < asked.deadline:
+        try:
+            match decide(want, facts):
+                case AlreadyHeld(allocation):
+                    return allocation
+                case Take(previous, cause):
+                    return _write(asked, want.bound(previous, previous.address, asked.shells.clock.now()), cause)
+                case Create(address, cause):
+                    return _write(asked, want.bound(None, address, asked.shells.clock.now()), cause)
+                case Examine(allocation):
+                    move = examine(
+                        allocation, want.holder, asked.claimant.pod, asked.conf, asked.attachment, asked.shells
+                    )
+                    facts = msgspec.structs.replace(facts, move=move)
+                case Search():
+                    facts = msgspec.structs.replace(facts, free=_candidates(asked.store, want))
+                case Wait(reason):
+                    raise TryAgainLater(f"wait for {_of(facts.held, want)}: {reason}")
+                case Taken(by):
+                    raise AddressTaken(_taken(want, by))
+                case Exhausted():
+                    raise PoolExhausted(f"allocate from {want.range}: all {want.range.usable} addresses are taken")
+        except AlreadyExists as e:
+            facts = msgspec.structs.replace(facts, present={**facts.present, e.present.address: e.present})
+        except Conflict:
+            attempts += 1
+            asked.shells.clock.sleep(min(0.001 * 2**attempts, 0.1))
+            facts = Facts(held=_held(asked, place))
+    raise TryAgainLater(f"allocate from {want.range} for {want.slot}: still contended at the deadline")
+
+
+def _held(asked: Claim, place: int) -> Allocation | None:
+    """What the slot has for the pool's range `place`."""
+    return match_allocations(asked.pool, asked.store.of_slot(asked.claimant.slot))[place]
+
+
+def _write(asked: Claim, allocation: Allocation, cause: str) -> Allocation:
+    """Creates or replaces, its undoing noted first: an error of the disk may leave the change behind all the same."""
+    asked.shells.host.on_undo(lambda: _undo(asked, allocation))
+    if allocation.version:
+        return asked.store.replace(allocation, cause=cause)
+    return asked.store.create(allocation, cause=cause)
+
+
+def _undo(asked: Claim, allocation: Allocation) -> None:
+    now = asked.store.get(allocation.scope, allocation.address)
+    if now is not None and now.is_held_by(asked.attachment.container_id, asked.attachment.ifname):
+        _let_go(asked.store, asked.shells.clock, now, "undone: the attachment failed")
+
+
+def _let_go(store: AllocationStore, clock: Clock, allocation: Allocation, cause: str) -> bool:
+    """Takes the holder from this version of an allocation; False when another version is stored by now."""
+    left = released(allocation, at=clock.now())
+    try:
+        if left is None:
+            store.delete(allocation, cause=cause)
+        else:
+            store.replace(left, cause=cause)
+    except Conflict:
+        return False
+    return True
+
+
+def _release_surplus(asked: Claim, bound: Sequence[Allocation]) -> None:
+    """Deletes what the slot still keeps beside the addresses it now has: a map or a range has changed (E17)."""
+    addresses = {(a.scope, a.address) for a in bound}
+    for allocation in asked.store.of_slot(asked.claimant.slot):
+        if allocation.phase is Phase.RETAINED and (allocation.scope, allocation.address) not in addresses:
+            asked.shells.host.on_undo(partial(_keep_surplus, asked.store, allocation))
+            # A conflict means somebody is at work on it; what is still surplus then, the reconciler finds.
+            with suppress(Conflict):
+                asked.store.delete(allocation, cause="replaced by " + ", ".join(str(a.address) for a in bound))
+
+
+def _keep_surplus(store: AllocationStore, allocation: Allocation) -> None:
+    with suppress(AlreadyExists):
+        store.create(allocation, cause="undone: the attachment failed")
+
+
+def _candidates(store: AllocationStore, want: Want) -> tuple[IPAddress, ...]:
+    excluding = merge_spans([*want.range.withheld, *want.withheld])
+    return store.lowest_free(want.scope, want.range.span, excluding, count=_CANDIDATES)
+
+
+def _pod_named(attachment: Attachment) -> tuple[PodRef | None, str]:
+    """The pod of CNI_ARGS and its UID, "" when it is not given."""
+    namespace, name = attachment.args.get("K8S_POD_NAMESPACE", ""), attachment.args.get("K8S_POD_NAME", "")
+    ref = PodRef(namespace, name) if namespace and name else None
+    return ref, attachment.args.get("K8S_POD_UID", "")
+
+
+def _pod_now(ref: PodRef, uid: str, cluster: Cluster) -> Pod:
+    pod = cluster.pod(ref)
+    if pod is None:
+        raise TryAgainLater(f"look up pod {ref}: not found in the cluster")
+    # A static pod's UID is its node's own; the API server knows only its mirror.
+    is_static = pod.annotations.get(_CONFIG_SOURCE, "api") != "api"
+    if uid and pod.uid != uid and not is_static:
+        raise TryAgainLater(f"look up pod {ref}: found UID {pod.uid}, expected {uid}: the pod was replaced")
+    return pod
+
+
+def _recorded(conf: NetConf, attachment: Attachment, shells: Shells) -> tuple[Allocation, ...]:
+    """What this interface holds in our store; nothing when its addresses come from another IPAM plugin."""
+    if conf.ipam is None or conf.ipam.get("type") != whereabouts_conf.TYPE:
+        return ()
+    return held_by(_store_of(conf, shells), attachment, conf.name)
+
+
+def _store_of(conf: NetConf, shells: Shells) -> AllocationStore:
+    ipam = whereabouts_conf.merged_ipam(conf, shells.files)
+    return shells.open_allocations(whereabouts_conf.store_path(ipam))
+
+
+def _of(held: Allocation | None, want: Want) -> str:
+    return f"{held.address} of {want.slot}" if held is not None else f"an address of {want.range} for {want.slot}"
+
+
+def _taken(want: Want, by: Allocation) -> str:
+    holder = f", in container {by.holder.container_id} on node {by.holder.node}" if by.holder is not None else ""
+    return f"allocate {by.address} for {want.slot}: {by.phase.value} for {by.slot}{holder}"

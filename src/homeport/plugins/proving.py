@@ -1,0 +1,76 @@
+"""Finding out whether a holder is gone: the facts of R8, read through ports, cheapest first."""
+
+from __future__ import annotations
+
+import msgspec
+
+from homeport.cni.invocations import Attachment
+from homeport.cni.netconfs import NetConf
+from homeport.ipam.allocations import Allocation
+from homeport.ipam.identities import Holder
+from homeport.ipam.moving import Answer, HolderFacts, Move, ProbeFirst, Silence, Wait, decide_move
+from homeport.ipam.objects import Pod
+from homeport.model.addresses import IPAddress
+from homeport.model.errors import CniError
+from homeport.ports import Shells
+
+_DEFAULT_BRIDGE = "cni0"
+
+
+def examine(
+    allocation: Allocation, claimant: Holder, pod: Pod | None, conf: NetConf, attachment: Attachment, shells: Shells
+) -> Move | Wait:
+    """May the claimant have what another holder has? `pod` is what the cluster says runs under the owner's name now."""
+    if allocation.holder is None:
+        return Move("no holder")
+    facts = _facts(allocation.holder, claimant, pod, shells)
+    outcome = decide_move(allocation.address, allocation.holder, facts)
+    if isinstance(outcome, ProbeFirst):
+        facts = _probe(facts, allocation.address, conf, attachment, shells)
+        outcome = decide_move(allocation.address, allocation.holder, facts)
+    if isinstance(outcome, ProbeFirst):  # decide_move asks for no second probe
+        raise AssertionError(facts)
+    return outcome
+
+
+def _facts(holder: Holder, claimant: Holder, pod: Pod | None, shells: Shells) -> HolderFacts:
+    if holder.pod_uid and holder.pod_uid == claimant.pod_uid:
+        return HolderFacts(same_pod=True)
+    if not (pod is not None and holder.pod_uid and pod.uid != holder.pod_uid):
+        return HolderFacts()
+    if holder.node == shells.node:
+        exists = shells.host.namespace_exists(holder.netns_path) if holder.netns_path else None
+        return HolderFacts(pod_gone=True, netns_exists=exists)
+    if shells.cluster is None:
+        return HolderFacts(pod_gone=True)
+    node = shells.cluster.node(holder.node)
+    return HolderFacts(
+        pod_gone=True, node_gone=node is None, node_out_of_service=node is not None and node.out_of_service
+    )
+
+
+def _probe(
+    facts: HolderFacts, address: IPAddress, conf: NetConf, attachment: Attachment, shells: Shells
+) -> HolderFacts:
+    link = _probing_link(conf, shells)
+    if link is None:
+        return msgspec.structs.replace(facts, cannot_probe=f'network "{conf.name}" names no master or bridge to ask on')
+    netns = attachment.netns_path if conf.raw.get("linkInContainer") is True else None
+    try:
+        mac = shells.probe.answers(address, link=link, netns=netns)
+    except CniError as e:
+        return msgspec.structs.replace(facts, cannot_probe=f"could not ask on {link}: {e.msg}")
+    return msgspec.structs.replace(facts, probe=Silence() if mac is None else Answer(mac))
+
+
+def _probing_link(conf: NetConf, shells: Shells) -> str | None:
+    """The link of this node that meets the network the interface is going to be on."""
+    for key in ("master", "bridge"):
+        name = conf.raw.get(key)
+        if isinstance(name, str) and name:
+            return name
+    if conf.type == "bridge":
+        return _DEFAULT_BRIDGE
+    # Without a master, macvlan and ipvlan take the link of the default route.
+    defaults = (route for route in shells.host.routes() if route.dst.prefixlen == 0)
+    return next((route.link for route in defaults if route.link), None)

@@ -1,0 +1,127 @@
+"""The SQLite store's file: made whole or not at all, private, of a schema we know. I/O: files and SQLite."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from homeport.model.errors import CniError, IOFailure, StoreFull, TryAgainLater
+from homeport.stores.schema import APPLICATION_ID, MIGRATIONS
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_ROOMLESS = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_LEAST_BYTES = 64 * 1024  # with less room than this, an I/O error is a full disk
+
+
+def open_database(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
+    """A connection to the store at `path`, created first when there is none. May be closed from another thread.
+
+    Raises `CniError` or `sqlite3.Error`; the caller translates the latter.
+    """
+    if not path.exists():
+        _create(path, busy_seconds)
+    db = _connect(path, busy_seconds)
+    try:
+        _prepare(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def translated(error: sqlite3.Error, action: str, path: Path) -> CniError:
+    """What SQLite reports, as one of our errors."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    message = f"{action} allocation store {path}: {error}"
+    if code in _BUSY:
+        return TryAgainLater(message, name)
+    if code == sqlite3.SQLITE_FULL or (code in _ROOMLESS and _is_full(path)):
+        return StoreFull(message, name)
+    return IOFailure(message, name)
+
+
+def _create(path: Path, busy_seconds: float) -> None:
+    """Puts a complete store at `path`, unless another process was first: nobody ever sees half of one."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        os.close(descriptor)
+        try:
+            db = _connect(Path(draft), busy_seconds)
+            try:
+                _prepare(db, path)
+            finally:
+                db.close()  # moves everything from the log into the file
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            _sync_directory(path.parent)
+        finally:
+            for leftover in (draft, f"{draft}-wal", f"{draft}-shm"):
+                Path(leftover).unlink(missing_ok=True)
+    except OSError as e:
+        kind = StoreFull if e.errno in (errno.ENOSPC, errno.EDQUOT) else IOFailure
+        raise kind(f"create allocation store {path}: {e.strerror or e}") from e
+
+
+def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=rw"  # rw: never creates
+    return sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Brings the file to our schema; one of a later Homeport, or of somebody else, is refused untouched."""
+    db.execute("PRAGMA synchronous = FULL")
+    version, application = _number(db, "user_version"), _number(db, "application_id")
+    if version == len(MIGRATIONS) and application == APPLICATION_ID:
+        return
+    is_empty = not _number(db, "schema_version")
+    if application != APPLICATION_ID and not is_empty:
+        raise IOFailure(f"open allocation store {path}: found another program's database, expected Homeport's")
+    if version > len(MIGRATIONS):
+        raise IOFailure(
+            f"open allocation store {path}: found schema {version} of a later Homeport, "
+            f"expected {len(MIGRATIONS)} at most"
+        )
+    db.execute("PRAGMA journal_mode = WAL")
+    _migrate(db)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        # Read again: another process may have migrated while this one waited.
+        for step in MIGRATIONS[_number(db, "user_version") :]:
+            for statement in step.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _number(db: sqlite3.Connection, pragma: str) -> int:
+    return int(db.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _LEAST_BYTES
