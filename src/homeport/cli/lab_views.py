@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,9 +124,14 @@ def ping(
     if not rows:
         typer.echo("no pair of pods shares a network", err=True)
         return
-    names = list(dict.fromkeys(to for row in rows for to in row.replies))
+    reached_from = [row.pod for row in rows]
+    names = list(dict.fromkeys([*reached_from, *(to for row in rows for to in row.replies)]))
     headers = ["network", "from", "source", "table", *names]
-    output.show(form, rows, headers=headers, rows=[_ping_cells(row, names) for row in rows])
+    cells = [_ping_cells(row, names) for row in rows]
+    if len(output.table(headers, cells).partition("\n")[0]) > shutil.get_terminal_size((120, 24)).columns:
+        headers[4:] = [str(n) for n in range(1, len(names) + 1)]
+        cells = [[c[0], f"{names.index(c[1]) + 1} {c[1]}", *c[2:]] for c in cells]
+    output.show(form, rows, headers=headers, rows=cells)
     asked = [reply for row in rows for reply in row.replies.values()]
     reached = sum(reply.milliseconds is not None for reply in asked)
     if form in (Format.TABLE, Format.WIDE):

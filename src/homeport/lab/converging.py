@@ -25,7 +25,7 @@ from homeport.lab.controllers import (
     StopSandbox,
     WorkloadAction,
 )
-from homeport.lab.kubelets import Failure, Started
+from homeport.lab.kubelets import Failure, Kubelet, Started
 from homeport.lab.objects import Network, NodeObject, PodObject, Sandbox, WorkloadObject
 from homeport.lab.sessions import Lab, forget_disk
 from homeport.model.errors import CniError
@@ -160,20 +160,21 @@ class _Run:
 
     def _start(self, pods: Sequence[PodObject]) -> None:
         lab = self._lab
-        planned: list[tuple[PodObject, Sandbox]] = []
+        planned: list[tuple[PodObject, Sandbox, Kubelet]] = []
         for pod in pods:
             try:
-                sandbox = lab.kubelet(pod.node).plan(pod, lab.state.all(Network))
+                kubelet = lab.kubelet(pod.node)
+                sandbox = kubelet.plan(pod, lab.state.all(Network))
             except CniError as error:
                 self._fail(pod, error)
                 continue
             lab.state.put(sandbox)  # so that what a killed command began gets its DEL
-            planned.append((pod, sandbox))
+            planned.append((pod, sandbox, kubelet))
         if planned:
-            self._report("starting " + ", ".join(p.ref.name for p, _ in planned))
+            self._report("starting " + ", ".join(pod.ref.name for pod, _, _ in planned))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            outcomes = pool.map(lambda one: lab.kubelet(one[1].node).start(one[1]), planned)
-            for (pod, sandbox), outcome in zip(planned, outcomes, strict=True):
+            outcomes = pool.map(lambda one: one[2].start(one[1]), planned)
+            for (pod, sandbox, _), outcome in zip(planned, outcomes, strict=True):
                 self._note_start(pod, sandbox, outcome)
 
     def _note_start(self, pod: PodObject, sandbox: Sandbox, outcome: Started | Failure) -> None:
@@ -201,8 +202,9 @@ class _Run:
         lab = self._lab
         if sandboxes:
             self._report("stopping " + ", ".join(s.ref.name for s in sandboxes))
+        kubelets = [lab.kubelet(s.node) for s in sandboxes]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            outcomes = pool.map(lambda s: lab.kubelet(s.node).stop(s), sandboxes)
+            outcomes = pool.map(lambda kubelet, sandbox: kubelet.stop(sandbox), kubelets, sandboxes)
             for sandbox, error in zip(sandboxes, outcomes, strict=True):
                 if error is not None:
                     self._stuck.add(sandbox.container_id)
