@@ -1,0 +1,28 @@
+"""The benchmarks run to their end. What they measure is nobody's business here: no test is timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTESTANTS = {"ours, in-process", "ours, executables", "Go executables", "bare netlink"}
+
+
+@pytest.mark.root
+@pytest.mark.timeout(300)
+def test_a_quick_run_measures_every_contestant_and_leaves_no_file(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "benchmarks", "--quick", "-o", "json"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {f["who"] for f in report["figures"] if f["what"] == "ADD"} == CONTESTANTS
+    assert all(0 < f["ms"]["min"] <= f["ms"]["median"] <= f["ms"]["max"] for f in report["figures"])
+    assert report["missing"] == []
+    assert list(tmp_path.iterdir()) == []
