@@ -474,6 +474,6 @@ def test_status(shells: Shells, tmp_path: Path) -> None:
     macvlan.status(conf(master="eth9", linkInContainer=True), attachment(None), shells)
     with pytest.raises(PluginNotAvailable, match='macvlan: find master "eth9" on the host: no such interface'):
         macvlan.status(conf(master="eth9"), attachment(None), shells)
-    (tmp_path / "networks").write_text("a file stands where the directory should be")
+    (tmp_path / "file").touch()
     with pytest.raises(PluginNotAvailable, match="host-local"):
-        macvlan.status(conf(ipam=host_local(tmp_path)), attachment(None), shells)
+        macvlan.status(conf(ipam=host_local(tmp_path, dataDir=str(tmp_path / "file"))), attachment(None), shells)

@@ -12,13 +12,16 @@ import msgspec
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf, decode_keys
 from homeport.model.addresses import MacAddress, parse_mac
-from homeport.model.errors import InvalidNetConf
+from homeport.model.errors import InvalidNetConf, KernelRefused, TryAgainLater
 from homeport.model.results import Result
 from homeport.plugins import delegation, interfaces, stacked
 from homeport.plugins.stacked import Stacking
-from homeport.ports import Shells
+from homeport.ports import Link, Shells
 
 TYPE = "macvlan"
+_STICKY_IPAM = "whereabouts"
+_TEARDOWN_SECONDS = 5.0
+_TEARDOWN_POLL_SECONDS = 0.01
 
 
 class _Keys(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +73,8 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
             bc_queue_len=wanted.bc_queue_len,
         )
         assigned = delegation.request(conf, attachment, shells) if delegation.ipam_type(conf) else Result()
+        if delegation.ipam_type(conf) == _STICKY_IPAM:
+            link = _keep_mac(wanted, link, netns, conf, attachment, shells)
         result = stacked.result_of(link, attachment, assigned, dns=conf.dns)
         interfaces.configure(host, link.name, netns, result)
         return result
@@ -93,6 +98,37 @@ def gc(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
 def status(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     """Raises `PluginNotAvailable`."""
     stacked.status(conf, attachment, shells, parse(conf, attachment).stacking)
+
+
+def _keep_mac(
+    wanted: MacvlanConf, link: Link, netns: str, conf: NetConf, attachment: Attachment, shells: Shells
+) -> Link:
+    """R9: the MAC moves with a replica's address, unless one was asked for; the one in use is noted for next time."""
+    from homeport.plugins import claiming  # only where whereabouts is loaded anyway
+
+    moving = None if wanted.mac else claiming.sticky_mac(conf, attachment, shells)
+    if moving is not None and moving != link.mac:
+        link = _take_mac(link.name, netns, moving, shells)
+    if link.mac is not None:
+        claiming.record_mac(conf, attachment, shells, link.mac)
+    return link
+
+
+def _take_mac(name: str, netns: str, mac: MacAddress, shells: Shells) -> Link:
+    """Waits for the link that had the MAC before: the kernel takes a namespace down some time after its path is gone.
+
+    Until then it refuses a second link with that MAC on one master, at the latest when it is set up.
+    """
+    end = shells.clock.monotonic() + _TEARDOWN_SECONDS
+    while True:
+        try:
+            return shells.host.set_link(name, netns, mac=mac, up=True)
+        except KernelRefused as e:
+            if not e.details.startswith("EADDRINUSE"):
+                raise
+            if shells.clock.monotonic() > end:
+                raise TryAgainLater(f'give "{name}" in {netns} the MAC {mac}: another interface still has it') from e
+        shells.clock.sleep(_TEARDOWN_POLL_SECONDS)
 
 
 def _mac(keys: _Keys, conf: NetConf, attachment: Attachment) -> MacAddress | None:
