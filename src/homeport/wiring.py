@@ -11,9 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cache
 
 from homeport.plugins import registry
-from homeport.ports import AllocationStore, Clock, Cluster, FileAllocations, Shells
+from homeport.ports import AllocationStore, Clock, Cluster, Exec, FileAllocations, Shells
 from homeport.runtime.delegating import DEFAULT_TIMEOUT_SECONDS, PluginDelegates
-from homeport.runtime.executing import Executor
 
 DEFAULT_STORE = "/var/lib/cni/homeport/allocations.db"
 
@@ -74,13 +73,19 @@ def build_delegates(
     return PluginDelegates(
         find=registry.find,
         shells=shells,
-        executor=Executor(),
+        open_executor=_open_executor,
         environ=environ,
         netns=netns,
         exec_types=exec_types or tuple(name for name in environ.get("HOMEPORT_EXEC", "").split(",") if name),
         timeout_seconds=timeout_seconds,
         on_stderr=_forward,
     )
+
+
+def _open_executor() -> Exec:
+    from homeport.runtime.executing import Executor
+
+    return Executor()
 
 
 @cache

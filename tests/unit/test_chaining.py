@@ -156,7 +156,7 @@ def shells(machine: Shells, tmp_path: Path, ours: OurPlugin, stderr: list[bytes]
     delegates = PluginDelegates(
         find=found.get,
         shells=lambda: built,
-        executor=Executor(),
+        open_executor=Executor,
         environ=environ,
         timeout_seconds=20,
         on_stderr=stderr.append,
@@ -410,7 +410,7 @@ def test_a_type_may_be_forced_out_of_the_process(
     delegates = PluginDelegates(
         find={"ours": ours}.get,
         shells=lambda: shells,
-        executor=Executor(),
+        open_executor=Executor,
         environ={**os.environ, "RECORD": str(tmp_path / "record")},
         exec_types=["ours"],
     )

@@ -40,7 +40,8 @@ class PluginDelegates:
 
     `find` gives a plugin of ours or None; types in `exec_types` are executed even then. `environ` is what a foreign
     plugin inherits besides its CNI variables, `netns` the network namespace it starts in (None: our own). `shells`
-    is called when a plugin of ours runs, so that it may hold these very delegates.
+    is called when a plugin of ours runs, so that it may hold these very delegates; `open_executor` before the first
+    foreign one.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class PluginDelegates:
         *,
         find: Callable[[str], Plugin | None],
         shells: Callable[[], Shells],
-        executor: Exec,
+        open_executor: Callable[[], Exec],
         environ: Mapping[str, str],
         netns: str | None = None,
         exec_types: Collection[str] = (),
@@ -57,7 +58,8 @@ class PluginDelegates:
     ) -> None:
         self._find = find
         self._shells = shells
-        self._executor = executor
+        self._open_executor = open_executor
+        self._executor: Exec | None = None
         self._environ = {k: v for k, v in environ.items() if not k.startswith("CNI_")}
         self._netns = netns
         self._exec_types = frozenset(exec_types)
@@ -121,12 +123,18 @@ class PluginDelegates:
     def _ours(self, plugin_type: str) -> Plugin | None:
         return None if plugin_type in self._exec_types else self._find(plugin_type)
 
+    def _exec(self) -> Exec:
+        if self._executor is None:
+            self._executor = self._open_executor()
+        return self._executor
+
     def _execute(self, command: Command, plugin_type: str, conf: NetConf, attachment: Attachment) -> bytes:
         return self._run(command, plugin_type, msgspec.json.encode(netconfs.wire(conf)), attachment)
 
     def _run(self, command: Command, plugin_type: str, stdin: bytes, attachment: Attachment) -> bytes:
-        completed = self._executor.run(
-            self._executable(plugin_type, attachment.path),
+        executable = self._executable(plugin_type, attachment.path)
+        completed = self._exec().run(
+            executable,
             env={**self._environ, **invocations.environment(command, attachment)},
             stdin=stdin,
             timeout_seconds=self._timeout_seconds,
@@ -139,7 +147,7 @@ class PluginDelegates:
         return completed.stdout
 
     def _executable(self, plugin_type: str, path: Sequence[str]) -> str:
-        executable = self._executor.find(plugin_type, path)
+        executable = self._exec().find(plugin_type, path)
         if executable is None:
             searched = f"no executable of this name in {':'.join(path)}" if path else "CNI_PATH is empty"
             raise PluginNotFound(f'plugin "{plugin_type}": not built in, and {searched}')
