@@ -28,6 +28,7 @@ def build_shells(
     exec_types: Collection[str] = (),
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
+    single_threaded: bool = False,
 ) -> Shells:
     """Shells for this machine, or for one simulated node of it whose network namespace is `netns`.
 
@@ -43,7 +44,7 @@ def build_shells(
     from homeport.host.probing import ArpProbe
 
     default_store = store or environ.get("HOMEPORT_STORE") or DEFAULT_STORE
-    host = Kernel(netns)
+    host = Kernel(netns, single_threaded=single_threaded)
     delegates = build_delegates(
         lambda: shells, netns=netns, exec_types=exec_types, timeout_seconds=timeout_seconds, environ=environ
     )

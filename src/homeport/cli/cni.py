@@ -269,7 +269,7 @@ def _open(
     from homeport.runtime.caching import ResultCache
     from homeport.wiring import build_shells
 
-    shells = build_shells(exec_types=exec_types or (), timeout_seconds=timeout)
+    shells = build_shells(exec_types=exec_types or (), timeout_seconds=timeout, single_threaded=True)
     return _Session(
         networks.load(shells.files, network, conf_dir),
         shells,

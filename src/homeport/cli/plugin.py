@@ -64,7 +64,7 @@ def _answer(plugin_type: str, conf: NetConf, invocation: Invocation, environ: Ma
 
     from homeport.wiring import build_shells
 
-    shells = build_shells(environ=environ)
+    shells = build_shells(environ=environ, single_threaded=True)
     match invocation.command:
         case "ADD":
             result = plugin.add(conf, attachment, shells)
