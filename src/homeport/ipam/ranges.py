@@ -182,9 +182,8 @@ def match_ranges(ranges: Sequence[Range], held: Sequence[IPAddress]) -> tuple[in
     of_range: dict[int, int] = {}
 
     def place(address: int, tried: set[int]) -> bool:
-        exact = [r for r, range_ in enumerate(ranges) if held[address] in range_.span]
-        loose = [r for r, range_ in enumerate(ranges) if r not in exact and _in_subnet(held[address], range_)]
-        for r in exact + loose:
+        possible = [r for r, range_ in enumerate(ranges) if _may_stand(held[address], range_)]
+        for r in sorted(possible, key=lambda r: held[address] not in ranges[r].span):
             if r in tried:
                 continue
             tried.add(r)
@@ -198,9 +197,8 @@ def match_ranges(ranges: Sequence[Range], held: Sequence[IPAddress]) -> tuple[in
     return tuple(of_range.get(r) for r in range(len(ranges)))
 
 
-def _in_subnet(address: IPAddress, range_: Range) -> bool:
-    usable = usable_span(range_.subnet)
-    return address in usable and address != range_.gateway
+def _may_stand(address: IPAddress, range_: Range) -> bool:
+    return address in usable_span(range_.subnet) and address != range_.gateway
 
 
 def _parse_subnet(keys: RangeKeys, at: str) -> tuple[IPNetwork, IPAddress | None, IPAddress | None]:
