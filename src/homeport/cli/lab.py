@@ -169,12 +169,18 @@ def node_kill(name: NodeName, lab: LabName = lab_names.DEFAULT) -> None:
 
 
 @node_app.command("partition")
-def node_partition(name: NodeName, lab: LabName = lab_names.DEFAULT) -> None:
-    """Pull a node's cables: its pods run on, reach nobody, and are not replaced."""
+def node_partition(
+    name: NodeName,
+    answering: Annotated[
+        bool, typer.Option("--answering", help="Its pods still answer on their networks; only controllers lost it.")
+    ] = False,
+    lab: LabName = lab_names.DEFAULT,
+) -> None:
+    """Pull a node's cables: its pods run on, reach nobody, and are not replaced until they are deleted by force."""
     from homeport.lab import actions
 
     with lab_names.session(lab) as session:
-        actions.partition(session.lab, actions.find_node(session.lab, name))
+        actions.partition(session.lab, actions.find_node(session.lab, name), answering=answering)
         typer.echo(f"node/{name} partitioned")
         session.converge()
 

@@ -150,16 +150,21 @@ def delete_pods(lab: Lab, pods: Sequence[PodObject], *, force: bool) -> None:
 
 def kill(lab: Lab, node: NodeObject) -> None:
     """Power lost: the node and all in it vanish without a DEL, and its pods are deleted by force."""
-    _change_node(lab, msgspec.structs.replace(node, killed=True, partitioned=False), "NodeNotReady", "killed")
+    dead = msgspec.structs.replace(node, killed=True, partitioned=False, answering=False)
+    _change_node(lab, dead, "NodeNotReady", "killed")
 
 
-def partition(lab: Lab, node: NodeObject) -> None:
-    """Cables pulled: its pods run on, reach nobody, and are not replaced until somebody deletes them by force."""
+def partition(lab: Lab, node: NodeObject, *, answering: bool) -> None:
+    """Out of the cluster's reach: its pods run on and are not replaced until somebody deletes them by force.
+
+    Its cables are pulled, so that they reach nobody; with `answering` they still answer on their networks.
+    """
     if node.killed:
         raise Unsupported(
             f'partition node "{node.name}": it is killed', f"start it: homeport lab node heal {node.name}"
         )
-    _change_node(lab, msgspec.structs.replace(node, partitioned=True), "NodeNotReady", "partitioned")
+    lost = msgspec.structs.replace(node, partitioned=True, answering=answering)
+    _change_node(lab, lost, "NodeNotReady", "partitioned")
     for pod in lab.state.all(PodObject):
         if pod.node == node.name:
             lab.state.put(msgspec.structs.replace(pod, running=False, message=f"node {node.name} is NotReady"))
@@ -167,7 +172,8 @@ def partition(lab: Lab, node: NodeObject) -> None:
 
 def heal(lab: Lab, node: NodeObject) -> None:
     """Back again: a partitioned node with its pods, a killed one empty."""
-    _change_node(lab, msgspec.structs.replace(node, killed=False, partitioned=False), "NodeReady", "healed")
+    back = msgspec.structs.replace(node, killed=False, partitioned=False, answering=False)
+    _change_node(lab, back, "NodeReady", "healed")
 
 
 def cordon(lab: Lab, node: NodeObject, *, cordoned: bool) -> None:

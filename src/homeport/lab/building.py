@@ -69,15 +69,7 @@ def _build_node(host: Host, places: Places, node: NodeObject, links: Iterable[st
             host.delete_links([port], places.lan_netns)  # of a node that lost power, or of a build that was killed
             host.create_veth(name, netns=netns, peer=port, peer_netns=places.lan_netns)
             host.set_link(name, netns, up=True)
-        host.set_link(port, places.lan_netns, master=_bridge(name), up=not node.partitioned)
-
-
-def unplug(host: Host, places: Places, node: str, links: Iterable[str]) -> None:
-    """Pulls the node's cables: its interfaces lose their carrier, and all in it runs on."""
-    present = {link.name for link in host.links(places.lan_netns)}
-    for name in links:
-        if _port(node, name) in present:
-            host.set_link(_port(node, name), places.lan_netns, up=False)
+        host.set_link(port, places.lan_netns, master=_bridge(name), up=node.answering or not node.partitioned)
 
 
 def power_off(host: Host, places: Places, node: str, pods: Iterable[str], links: Iterable[str]) -> None:

@@ -43,9 +43,10 @@ def converge(lab: Lab, report: Report) -> None:
     for node in nodes:
         if node.killed:
             _bury(lab, node, links)
-    run = _Run(lab, report)
-    while run.step():
-        continue
+    with ThreadPoolExecutor(_AT_ONCE) as workers:
+        run = _Run(lab, report, workers)
+        while run.step():
+            continue
 
 
 def _bury(lab: Lab, node: NodeObject, links: Sequence[str]) -> None:
@@ -63,9 +64,10 @@ def _bury(lab: Lab, node: NodeObject, links: Sequence[str]) -> None:
 class _Run:
     """One convergence. `releases` counts what may have made room; a failed pod is tried again only after more of it."""
 
-    def __init__(self, lab: Lab, report: Report) -> None:
+    def __init__(self, lab: Lab, report: Report, workers: ThreadPoolExecutor) -> None:
         self._lab = lab
         self._report = report
+        self._workers = workers
         self._releases = 0
         self._failed: dict[str, int] = {}  # pod UID -> releases when it failed
         self._stuck: set[str] = set()  # sandboxes whose DEL failed; the next convergence tries again
@@ -172,10 +174,9 @@ class _Run:
             planned.append((pod, sandbox, kubelet))
         if planned:
             self._report("starting " + ", ".join(pod.ref.name for pod, _, _ in planned))
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            outcomes = pool.map(lambda one: one[2].start(one[1]), planned)
-            for (pod, sandbox, _), outcome in zip(planned, outcomes, strict=True):
-                self._note_start(pod, sandbox, outcome)
+        outcomes = self._workers.map(lambda one: one[2].start(one[1]), planned)
+        for (pod, sandbox, _), outcome in zip(planned, outcomes, strict=True):
+            self._note_start(pod, sandbox, outcome)
 
     def _note_start(self, pod: PodObject, sandbox: Sandbox, outcome: Started | Failure) -> None:
         lab = self._lab
@@ -203,15 +204,14 @@ class _Run:
         if sandboxes:
             self._report("stopping " + ", ".join(s.ref.name for s in sandboxes))
         kubelets = [lab.kubelet(s.node) for s in sandboxes]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            outcomes = pool.map(lambda kubelet, sandbox: kubelet.stop(sandbox), kubelets, sandboxes)
-            for sandbox, error in zip(sandboxes, outcomes, strict=True):
-                if error is not None:
-                    self._stuck.add(sandbox.container_id)
-                    lab.record(sandbox, "Warning", "FailedKillPod", str(error))
-                    continue
-                lab.state.remove(sandbox)
-                self._releases += 1
+        outcomes = self._workers.map(lambda kubelet, sandbox: kubelet.stop(sandbox), kubelets, sandboxes)
+        for sandbox, error in zip(sandboxes, outcomes, strict=True):
+            if error is not None:
+                self._stuck.add(sandbox.container_id)
+                lab.record(sandbox, "Warning", "FailedKillPod", str(error))
+                continue
+            lab.state.remove(sandbox)
+            self._releases += 1
 
 
 def new_pod(workload: WorkloadObject, ordinal: int | None) -> PodObject:

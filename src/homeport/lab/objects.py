@@ -105,11 +105,14 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeObject(msgspec.Struct, frozen=True, kw_only=True):
-    """A node. `killed`: it lost power, and everything in it is gone. `partitioned`: it runs, and nobody reaches it."""
+    """A node. `killed`: it lost power, and everything in it is gone. `partitioned`: it runs, and no controller reaches
+    it; unless `answering`, nor does anybody else.
+    """
 
     name: str
     killed: bool = False
     partitioned: bool = False
+    answering: bool = False
     cordoned: bool = False
 
     @property

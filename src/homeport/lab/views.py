@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from homeport.ipam.allocations import Allocation
 from homeport.lab.objects import Attached, Network, NodeObject, PodObject, PodPhase, Sandbox, WorkloadObject, phase
 from homeport.lab.storing import State
+from homeport.model.names import PodRef
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,9 @@ class PodView(msgspec.Struct, frozen=True, kw_only=True):
     phase: PodPhase
     node: str
     addresses: tuple[str, ...]
+    uid: str
+    container_id: str = ""
+    netns: str = ""  # as the keeper's mount namespace sees it
     message: str = ""
 
 
@@ -85,14 +89,9 @@ def pods_in_order(state: State, namespace: str | None) -> list[PodObject]:
     return sorted(pods, key=lambda p: (p.ref.namespace, str(p.workload), p.ordinal or 0, p.ref.name))
 
 
-def attachments_of(state: State) -> Mapping[str, Sequence[Attached]]:
-    """By pod UID, of sandboxes that are ready."""
-    return {s.pod_uid: s.attachments for s in state.all(Sandbox) if s.ready}
-
-
 def replicas(state: State, namespace: str | None) -> list[Replica]:
     """The default view of `get`."""
-    attached, phases = attachments_of(state), _phases(state)
+    sandboxes, phases = _sandboxes(state), _phases(state)
     nothing = Attached(network="", ifname="", conflist="")
     return [
         Replica(
@@ -107,23 +106,28 @@ def replicas(state: State, namespace: str | None) -> list[Replica]:
             message=pod.message,
         )
         for pod in pods_in_order(state, namespace)
-        for one in attached.get(pod.uid) or [nothing]
+        for one in (sandboxes[pod.uid].attachments if pod.uid in sandboxes else ()) or [nothing]
     ]
 
 
 def pods(state: State, namespace: str | None) -> list[PodView]:
     """`get pods`."""
-    attached, phases = attachments_of(state), _phases(state)
+    sandboxes, phases = _sandboxes(state), _phases(state)
+    nothing = Sandbox(container_id="", ref=PodRef("", ""), pod_uid="", node="", netns_path="")
     return [
         PodView(
             name=pod.ref.name,
             namespace=pod.ref.namespace,
             phase=phases[pod.uid],
             node=pod.node,
-            addresses=tuple(a.partition("/")[0] for one in attached.get(pod.uid, ()) for a in one.addresses),
+            addresses=tuple(a.partition("/")[0] for one in sandbox.attachments for a in one.addresses),
+            uid=pod.uid,
+            container_id=sandbox.container_id,
+            netns=sandbox.netns_path,
             message=pod.message,
         )
         for pod in pods_in_order(state, namespace)
+        for sandbox in [sandboxes.get(pod.uid, nothing)]
     ]
 
 
@@ -200,6 +204,11 @@ def age(since: datetime, now: datetime) -> str:
         if span >= 2 * length or (unit == "d" and span >= length):
             return f"{span // length}{unit}"
     return f"{int(span.total_seconds())}s"
+
+
+def _sandboxes(state: State) -> Mapping[str, Sandbox]:
+    """Those that are ready, by their pod's UID."""
+    return {s.pod_uid: s for s in state.all(Sandbox) if s.ready}
 
 
 def _phases(state: State) -> Mapping[str, PodPhase]:
