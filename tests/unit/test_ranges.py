@@ -79,7 +79,7 @@ def test_a_gateway_of_the_other_family_is_none_of_the_ranges_business() -> None:
 def test_a_wide_range_is_counted_without_walking_it() -> None:
     found = range_of("fd00::/64", exclude=("fd00::/65",))
     assert found.usable == 2**63 - 1
-    assert str(found.nth(0)) == "fd00:0:0:0:8000::"
+    assert str(found.nth(0)) == "fd00::8000:0:0:0"
     assert str(found.nth(2**63 - 2)) == "fd00::ffff:ffff:ffff:fffe"
 
 
@@ -128,7 +128,7 @@ def test_single_values_have_the_same_leniency_and_the_same_errors() -> None:
     assert parse_address("010.0.0.09", "k") == ip_address("10.0.0.9")
     assert str(parse_interface("10.0.0.09/8", "k")) == "10.0.0.9/8"
     assert parse_network("10.0.0.9/8", "k") == ip_network("10.0.0.0/8")
-    with pytest.raises(InvalidNetConf, match='key "k": found "10.0.0.9", expected an address with its prefix'):
+    with pytest.raises(InvalidNetConf, match=r'key "k": found "10\.0\.0\.9", expected an address with its prefix'):
         parse_interface("10.0.0.9", "k")
 
 
