@@ -158,8 +158,13 @@ def test_ipams_default_route_with_a_gateway_is_kept() -> None:
     conf = read({"isDefaultGateway": True, "ipam": STATIC})
     own = Route(dst=ip_network("0.0.0.0/0"), gw=ip_address("10.1.2.9"))
     assert gateways.complete(conf, allocated("10.1.2.3/24", routes=(own,))).routes == (own,)
-    without = Route(dst=ip_network("0.0.0.0/0"))
-    assert len(gateways.complete(conf, allocated("10.1.2.3/24", routes=(without,))).routes) == 2
+
+
+def test_ipams_default_route_without_a_gateway_takes_the_bridges() -> None:
+    conf = read({"isDefaultGateway": True, "ipam": STATIC})
+    bare = Route(dst=ip_network("0.0.0.0/0"), priority=50)
+    done = gateways.complete(conf, allocated("10.1.2.3/24", "10.1.3.3/24", routes=(bare,)))
+    assert done.routes == (Route(dst=ip_network("0.0.0.0/0"), gw=ip_address("10.1.2.1"), priority=50),)
 
 
 def test_gateway_addresses_have_the_containers_prefix_ipv4_first() -> None:

@@ -22,7 +22,7 @@ def complete(conf: BridgeConf, allocated: Result) -> Result:
     """IPAM's result for this bridge: addresses on the container's interface, gateways and default routes filled in.
 
     Without a gateway of its own an address takes the subnet's first address for one, when the bridge is a gateway.
-    A default route is added once a family, unless IPAM gave one that names a gateway.
+    Each family gets a default route by its first gateway, unless IPAM gave one that names another.
     """
     ips = tuple(
         msgspec.structs.replace(ip, interface=CONTAINER_INDEX, gateway=_gateway(conf, ip)) for ip in allocated.ips
@@ -30,9 +30,7 @@ def complete(conf: BridgeConf, allocated: Result) -> Result:
     routes = list(allocated.routes)
     if conf.is_default_gateway:
         for ip in ips:
-            default = _DEFAULT[ip.address.version]
-            if not any(route.dst == default and route.gw is not None for route in routes):
-                routes.append(Route(dst=default, gw=ip.gateway))
+            routes = _with_default(routes, ip)
     return Result(ips=ips, routes=tuple(routes), dns=allocated.dns)
 
 
@@ -53,6 +51,17 @@ def in_the_way(present: Iterable[IPInterface], wanted: IPInterface) -> tuple[IPI
     if wanted.version == 4:
         return tuple(same_family)
     return tuple(a for a in same_family if a.network.overlaps(wanted.network))
+
+
+def _with_default(routes: list[Route], ip: IPConfig) -> list[Route]:
+    """IPAM's own default route without a gateway takes this one: beside it a second would be refused as the same."""
+    default = _DEFAULT[ip.address.version]
+    present = [r for r in routes if r.dst == default]
+    if not present:
+        return [*routes, Route(dst=default, gw=ip.gateway)]
+    if any(r.gw is not None for r in present):
+        return routes
+    return [msgspec.structs.replace(r, gw=ip.gateway) if r is present[0] else r for r in routes]
 
 
 def _gateway(conf: BridgeConf, ip: IPConfig) -> IPAddress | None:
