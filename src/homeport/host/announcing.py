@@ -10,9 +10,8 @@ import socket
 
 from homeport.host import errors, frames
 from homeport.host.errors import place
-from homeport.host.linking import decode_link, link_flags, required
+from homeport.host.linking import decode_link, has_neighbours, required
 from homeport.host.operating import Operating
-from homeport.host.uapi import IFF_NOARP
 from homeport.model.addresses import IPAddress
 
 
@@ -20,11 +19,11 @@ class Announcing(Operating):
     """The announcing verb of `ports.Host`."""
 
     def announce(self, name: str, address: IPAddress, netns: str | None = None) -> None:
-        """A link without neighbours to tell (NOARP: ipvlan l3, loopback has no Ethernet) is left in peace."""
+        """A link that has no neighbours to tell is left in peace."""
         with self.netlink(netns) as sock:
             body = required(sock, name)
         mac = decode_link(body).mac
-        if mac is None or link_flags(body) & IFF_NOARP:
+        if mac is None or not has_neighbours(body):
             return
         action = f'announce {address} from "{name}"{place(netns)}'
         opened = self.open_socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)

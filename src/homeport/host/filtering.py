@@ -29,18 +29,21 @@ class Filtering(Operating):
 
     def run_nft(self, commands: Sequence[Mapping[str, Any]], netns: str | None = None) -> Sequence[Mapping[str, Any]]:
         action = f"run {len(commands)} nftables commands{place(netns)}"
+        nft = [_program("nft", action), "-j", "-f", "-"]
         where = netns or self._own
         if where is None:
-            completed = _run(["nft", "-j", "-f", "-"], commands, (), action)
+            completed = _run(nft, commands, (), action)
         else:
             descriptor = namespaces.open_namespace(where)
             try:
-                entered = ["nsenter", f"--net=/proc/self/fd/{descriptor}", "--", "nft", "-j", "-f", "-"]
-                completed = _run(entered, commands, (descriptor,), action)
+                entering = [_program("nsenter", action), f"--net=/proc/self/fd/{descriptor}", "--"]
+                completed = _run([*entering, *nft], commands, (descriptor,), action)
             finally:
                 os.close(descriptor)
         if completed.returncode:
             told = completed.stderr.decode(errors="replace").strip()
+            if told.startswith("nsenter:"):  # not nft's words: no ENOENT of its must look like a missing object
+                raise KernelRefused(f"{action}: could not start nft in the namespace", told)
             raise KernelRefused(f"{action}: nft exited with {completed.returncode}", errors.explain(_errno(told), told))
         if not completed.stdout.strip():
             return ()
@@ -69,12 +72,18 @@ def _run(
             timeout=_TIMEOUT_SECONDS,
             check=False,
         )
-    except FileNotFoundError as error:
-        raise Unsupported(f"{action}: no program {argv[0]} on this machine", "ENOENT") from error
     except subprocess.TimeoutExpired as error:
         raise TryAgainLater(f"{action}: nft has not ended after {_TIMEOUT_SECONDS} s") from error
     except OSError as error:
         raise errors.refused(f"{action}: start {argv[0]}", error.errno or 0) from error
+
+
+def _program(name: str, action: str) -> str:
+    for directory in os.get_exec_path():
+        path = os.path.join(directory, name)
+        if os.access(path, os.X_OK):
+            return path
+    raise Unsupported(f"{action}: no program {name} on this machine", f"looked in {os.environ.get('PATH', '')}")
 
 
 def _errno(told: str) -> int:

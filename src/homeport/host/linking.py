@@ -36,10 +36,13 @@ def encode_mac(mac: MacAddress) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def link_flags(body: bytes) -> int:
-    """The IFF_* bits of a link message."""
-    flags: int = _IFINFOMSG.unpack_from(body)[3]
-    return flags
+def has_neighbours(body: bytes) -> bool:
+    """Whether a link's message is of one that speaks ARP and neighbour discovery over Ethernet.
+
+    A loopback does not, nor a link with NOARP, as ipvlan's in its l3 modes.
+    """
+    _, kind, _, flags, _ = _IFINFOMSG.unpack_from(body)
+    return kind == uapi.ARPHRD_ETHER and not flags & uapi.IFF_NOARP
 
 
 def link_index(body: bytes) -> int:

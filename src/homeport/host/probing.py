@@ -13,9 +13,9 @@ import socket
 import struct
 import time
 
-from homeport.host import errors, frames, uapi
+from homeport.host import errors, frames
 from homeport.host.errors import place
-from homeport.host.linking import decode_link, link_flags, required
+from homeport.host.linking import decode_link, has_neighbours, required
 from homeport.host.operating import Operating
 from homeport.model.addresses import IPAddress, MacAddress
 from homeport.model.errors import KernelRefused
@@ -38,7 +38,11 @@ _NEIGHBOUR_DISCOVERY = (
 
 
 class ArpProbe:
-    """`ports.Probe`, sharing the way into namespaces with a `Kernel`."""
+    """`ports.Probe`, sharing the way into namespaces with a `Kernel`.
+
+    Probe from the parent, not from the macvlan that is to have the address: once the MAC has moved with the address
+    (R9), the old holder's macvlan takes a broadcast under that MAC for its own and does not deliver it.
+    """
 
     def __init__(self, host: Operating) -> None:
         self._host = host
@@ -50,7 +54,7 @@ class ArpProbe:
         with self._host.netlink(netns) as sock:
             body = required(sock, link)
         found = decode_link(body)
-        if found.mac is None or link_flags(body) & uapi.IFF_NOARP:
+        if found.mac is None or not has_neighbours(body):
             raise KernelRefused(f"{action}: the link does not do neighbour discovery", "EOPNOTSUPP")
         if not found.running:
             raise KernelRefused(f"{action}: the link is down or has no carrier", "ENETDOWN")

@@ -287,6 +287,7 @@ class Routing(Operating):
             except Refused as refusal:
                 action = f"add rule {_describe_rule(rule, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
+        # Without a priority the kernel put it ahead of all but its very first rule: the first match is ours.
         self._operations.record(lambda: self.delete_rule(rule, netns))
 
     def delete_rule(self, rule: Rule, netns: str | None = None) -> None:
