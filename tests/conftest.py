@@ -36,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.stop_global_capturing()  # else the new process would print into the capture's file
+    temporary = f"/tmp/homeport-tests-{os.getuid()}"  # pytest would take us for the root whose directory is there
+    os.makedirs(temporary, mode=0o700, exist_ok=True)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", temporary)
     os.environ[_INSIDE] = "new"
     os.execvp("unshare", [*_UNSHARE, sys.executable, "-m", "pytest", *config.invocation_params.args])
 
