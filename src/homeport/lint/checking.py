@@ -40,9 +40,11 @@ def check(texts: Mapping[str, str]) -> Report:
     """What every rule finds in texts keyed by file name; files are looked at together. Never raises."""
     read = manifests.read(texts)
     lines = {file: lines_of(text) for file, text in texts.items()}
-    found = {_finding(said, one.rule, lines[said.file]) for one in rules.ALL for said in one.find(read)}
+    # Two manifests may share a text through an alias; what is wrong with it is said once.
+    found = {(s.file, s.span, one.rule.id, s.found): (one.rule, s) for one in rules.ALL for s in one.find(read)}
     order = {file: n for n, file in enumerate(texts)}
-    findings = sorted(found, key=lambda f: (order[f.file], f.line, f.column, f.rule, f.found))
+    findings = [_finding(said, rule, lines[said.file]) for rule, said in found.values()]
+    findings.sort(key=lambda f: (order[f.file], f.line, f.column, f.rule, f.found))
     return Report(findings=tuple(findings), networks=len(read.networks), workloads=len(read.workloads))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from homeport.ipam import ranges
-from homeport.ipam.ranges import Range, RangeKeys
+from homeport.ipam.ranges import Range, RangeKeys, Span
 from homeport.lint.manifests import Network
 from homeport.lint.nodes import Node
 from homeport.model.addresses import IPAddress, IPNetwork
@@ -64,6 +64,15 @@ def pools(network: Network) -> Iterator[Pool]:
                 for holder in (ipam, *inner):
                     keys = ("subnet", "rangeStart", "rangeEnd")
                     yield from _pool("host-local", holder, keys, _string(holder, "gateway"))
+
+
+def parse_excluded(text: str, key: str) -> Span:
+    """What an element of `exclude` names: an address or a network. Raises `InvalidNetConf`."""
+    if "/" not in text:
+        address = ranges.parse_address(text, key)
+        return Span(address, address)
+    network = ranges.parse_network(text, key)
+    return Span(network[0], network[-1])
 
 
 def address_of(node: Node | None) -> IPAddress | None:

@@ -11,7 +11,7 @@ from homeport.ipam.ranges import RangeKeys, Span
 from homeport.lint.findings import Found, Severity
 from homeport.lint.manifests import Network
 from homeport.lint.nodes import Node
-from homeport.lint.pools import Pool, address_of, pools
+from homeport.lint.pools import Pool, address_of, parse_excluded, pools
 from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.wording import said
 from homeport.model.errors import InvalidNetConf
@@ -32,7 +32,7 @@ def address_syntax(network: Network) -> Iterator[Found]:
         for node in (pool.start, pool.end):
             yield from _unreadable(network, node, ranges.parse_address)
         for node in pool.exclude:
-            yield from _unreadable(network, node, ranges.parse_network)
+            yield from _unreadable(network, node, parse_excluded)
     seen: set[int] = set()
     for pool in pools(network):
         if pool.gateway is not None and id(pool.gateway) not in seen:
@@ -86,10 +86,10 @@ def exclude_outside(network: Network) -> Iterator[Found]:
         whole = pool.parsed()
         for node in pool.exclude if whole is not None else ():
             try:
-                excluded = ranges.parse_network(str(node.value), _KEY)
+                excluded = parse_excluded(str(node.value), _KEY)
             except InvalidNetConf:
                 continue
-            if whole is not None and not _overlap(Span(excluded[0], excluded[-1]), whole.span):
+            if whole is not None and not _overlap(excluded, whole.span):
                 yield network.found(
                     node.span, f"{shown(node.value)} excludes nothing", f"the range hands out {whole.span} only"
                 )
@@ -144,7 +144,7 @@ def gateway_in_range(network: Network) -> Iterator[Found]:
         whole, gateway = pool.parsed(), pool.gateway
         if pool.ipam != "whereabouts" or whole is None or whole.gateway is None or gateway is None:
             continue
-        named = any(whole.gateway in ranges.parse_network(str(n.value), _KEY) for n in pool.exclude)
+        named = any(whole.gateway in parse_excluded(str(n.value), _KEY) for n in pool.exclude)
         if whole.gateway in whole.span and not named:
             yield network.found(
                 gateway.span,

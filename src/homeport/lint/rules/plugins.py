@@ -12,6 +12,7 @@ from homeport.lint.nodes import Node
 from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.editing import reorder
 
+_LONG = 100  # a list nobody wrote by hand; every finding carries the whole new order
 _LAST = "sbr"  # moves the interface's routes away, so whatever else adds routes must have run
 
 
@@ -125,7 +126,7 @@ def _order_edits(network: Network, leading: list[Node]) -> tuple[Edit, ...]:
     listed = network.config.get("plugins") if network.config is not None else None
     rest = plugins[len(leading) :]
     kind = kind_of(rest[0])
-    if text is None or listed is None or len(listed.items) != len(plugins) or kind is None:
+    if text is None or listed is None or len(listed.items) != len(plugins) or kind is None or len(plugins) > _LONG:
         return ()
     moved = [p for p in leading if p.text("type") != _LAST]
     last = [p for p in leading if p.text("type") == _LAST]

@@ -11,7 +11,7 @@ from homeport.cni import versions
 from homeport.cni.documents import shown
 from homeport.lint.catalogue import KINDS
 from homeport.lint.findings import Edit, Found, Severity
-from homeport.lint.manifests import Network
+from homeport.lint.manifests import Embedded, Network
 from homeport.lint.nodes import Member, Node, plain
 from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.editing import insert_first, remove_member
@@ -35,7 +35,7 @@ def cni_version_misplaced(network: Network) -> Iterator[Found]:
         return
     inner = list(_inner(network))
     agreed = len({shown(plain(member.value)) for _, member in inner}) == 1
-    insert = insert_first(text, config, _KEY, str(inner[0][1].value.value)) if inner else None
+    insert = _given(text, config, str(inner[0][1].value.value)) if inner else None
     for n, (holder, member) in enumerate(inner):
         edits: tuple[Edit, ...] = ()
         if agreed and insert is not None and member.value.kind == "string" and len(config.members) > 0:
@@ -81,7 +81,7 @@ def cni_version_missing(network: Network) -> Iterator[Found]:
         config.members[0].key.span if config.members else config.span,
         "the configuration has no cniVersion",
         f'expected one at the top level, such as "{DEFAULT}"',
-        (insert_first(text, config, _KEY, DEFAULT),) if config.members else (),
+        (_given(text, config, DEFAULT),) if config.members else (),
     )
 
 
@@ -132,6 +132,14 @@ def _has_version(config: Node) -> bool:
     version, several = config.get(_KEY), config.get("cniVersions")
     given = version is not None and version.kind != "null" and version.value != ""
     return given or (several is not None and bool(several.items))
+
+
+def _given(text: Embedded, config: Node, version: str) -> Edit:
+    """Writes the version at the top of a non-empty object: into a key that says nothing, else before the first."""
+    member = config.member(_KEY)
+    if member is not None:
+        return text.edit(member.value.span, f'"{version}"')
+    return insert_first(text, config, _KEY, version)
 
 
 def _inner(network: Network) -> Iterator[tuple[Node, Member]]:
