@@ -183,7 +183,8 @@ def match_ranges(ranges: Sequence[Range], held: Sequence[IPAddress]) -> tuple[in
 
     def place(address: int, tried: set[int]) -> bool:
         possible = [r for r, range_ in enumerate(ranges) if _may_stand(held[address], range_)]
-        for r in sorted(possible, key=lambda r: held[address] not in ranges[r].span):
+        # A range of nobody first: displacing another would swap the two for nothing.
+        for r in sorted(possible, key=lambda r: (held[address] not in ranges[r].span, r in of_range)):
             if r in tried:
                 continue
             tried.add(r)

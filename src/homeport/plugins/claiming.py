@@ -115,12 +115,11 @@ def claim(asked: Claim) -> tuple[Allocation, ...]:
         workload_uid=pod.owner.uid if pod is not None and pod.owner is not None else "",
         avoid=asked.avoid,
     )
+    known = asked.store.of_slot(claimant.slot)
     bound: list[Allocation] = []
-    for place, want in enumerate(wants):
-        taken = (Span(a.address, a.address) for a in bound if a.scope == want.scope)
-        others = msgspec.structs.replace(want, withheld=merge_spans([*want.withheld, *taken]))
-        bound.append(_claim_range(asked, place, others))
-    _release_surplus(asked, bound)
+    for want in wants:
+        bound.append(_claim_range(asked, want, known, bound))
+    _release_surplus(asked, known, bound)
     return tuple(bound)
 
 
@@ -185,9 +184,11 @@ def record_mac(conf: NetConf, attachment: Attachment, shells: Shells, mac: MacAd
             raise TryAgainLater(f"note MAC {mac} of {allocation.address}: changed at the same time") from e
 
 
-def _claim_range(asked: Claim, place: int, want: Want) -> Allocation:
-    """Facts, decision, act; again until one of them is final."""
-    facts = Facts(held=_held(asked, place))
+def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier: Sequence[Allocation]) -> Allocation:
+    """Facts, decision, act; again until one of them is final. `earlier` are those of the ranges before this one."""
+    taken = (Span(a.address, a.address) for a in earlier if a.scope == want.scope)
+    want = msgspec.structs.replace(want, withheld=merge_spans([*want.withheld, *taken]))
+    facts = Facts(held=_held(asked, known, earlier))
     attempts = 0
     while asked.shells.clock.monotonic() < asked.deadline:
         try:
@@ -216,13 +217,15 @@ def _claim_range(asked: Claim, place: int, want: Want) -> Allocation:
         except Conflict:
             attempts += 1
             asked.shells.clock.sleep(min(0.001 * 2**attempts, 0.1))
-            facts = Facts(held=_held(asked, place))
+            facts = Facts(held=_held(asked, asked.store.of_slot(want.slot), earlier))
     raise TryAgainLater(f"allocate from {want.range} for {want.slot}: still contended at the deadline")
 
 
-def _held(asked: Claim, place: int) -> Allocation | None:
-    """What the slot has for the pool's range `place`."""
-    return match_allocations(asked.pool, asked.store.of_slot(asked.claimant.slot))[place]
+def _held(asked: Claim, known: Sequence[Allocation], earlier: Sequence[Allocation]) -> Allocation | None:
+    """What the slot has for the next range: matched over all that are left, so that none takes a later one's."""
+    left = msgspec.structs.replace(asked.pool, ranges=asked.pool.ranges[len(earlier) :])
+    used = {(a.scope, a.address) for a in earlier}
+    return match_allocations(left, [a for a in known if (a.scope, a.address) not in used])[0]
 
 
 def _write(asked: Claim, allocation: Allocation, cause: str) -> Allocation:
@@ -252,10 +255,10 @@ def _let_go(store: AllocationStore, clock: Clock, allocation: Allocation, cause:
     return True
 
 
-def _release_surplus(asked: Claim, bound: Sequence[Allocation]) -> None:
-    """Deletes what the slot still keeps beside the addresses it now has: a map or a range has changed (E17)."""
+def _release_surplus(asked: Claim, known: Sequence[Allocation], bound: Sequence[Allocation]) -> None:
+    """Deletes what the slot kept beside the addresses it now has: a map or a range has changed (E17)."""
     addresses = {(a.scope, a.address) for a in bound}
-    for allocation in asked.store.of_slot(asked.claimant.slot):
+    for allocation in known:
         if allocation.phase is Phase.RETAINED and (allocation.scope, allocation.address) not in addresses:
             asked.shells.host.on_undo(partial(_keep_surplus, asked.store, allocation))
             # A conflict means somebody is at work on it; what is still surplus then, the reconciler finds.
