@@ -5,8 +5,7 @@ Whereabouts' configuration and results, Homeport's identity rules (docs/identity
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import VALID_ATTACHMENTS, NetConf
@@ -31,7 +30,7 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
         wanted = whereabouts_conf.parse(conf, attachment, ipam)
         bound: tuple[Allocation, ...] = ()
         if wanted.pool.ranges:
-            bound = claiming.claim(_asked(conf, attachment, shells, wanted, ipam))
+            bound = claiming.claim(_asked(conf, attachment, shells, wanted))
         result = _result(wanted, bound)
         for allocation in bound:
             log.info("address allocated", address=str(allocation.address), owner=str(allocation.slot.owner))
@@ -56,7 +55,7 @@ def check(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     log = open_log(ipam, conf.name, attachment)
     with log.failures_of("CHECK"):
         wanted = whereabouts_conf.parse(conf, attachment, ipam)
-        store = shells.open_allocations(whereabouts_conf.store_path(ipam))
+        store = shells.open_allocations(wanted.store)
         held = claiming.held_by(store, attachment, conf.name)
         found = {ip.address for ip in conf.prev_result.ips}
         for pooled, allocation in zip(wanted.pool.ranges, match_allocations(wanted.pool, held), strict=True):
@@ -86,25 +85,22 @@ def status(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     """Raises `PluginNotAvailable` when the store does not answer."""
     ipam = whereabouts_conf.merged_ipam(conf, shells.files)
     wanted = whereabouts_conf.parse(conf, attachment, ipam)
-    path = whereabouts_conf.store_path(ipam)
     try:
-        store = shells.open_allocations(path)
+        store = shells.open_allocations(wanted.store)
         for pooled in wanted.pool.ranges:
             store.get(pooled.scope, pooled.range.first)
     except CniError as e:
         raise PluginNotAvailable(f"ask the allocation store: {e.msg}", e.details) from e
 
 
-def _asked(
-    conf: NetConf, attachment: Attachment, shells: Shells, wanted: WhereaboutsConf, ipam: Mapping[str, Any]
-) -> claiming.Claim:
+def _asked(conf: NetConf, attachment: Attachment, shells: Shells, wanted: WhereaboutsConf) -> claiming.Claim:
     return claiming.Claim(
         pool=wanted.pool,
         claimant=claiming.claimant_of(conf, attachment, shells, wanted.pool.policy),
         conf=conf,
         attachment=attachment,
         shells=shells,
-        store=shells.open_allocations(whereabouts_conf.store_path(ipam)),
+        store=shells.open_allocations(wanted.store),
         deadline=shells.clock.monotonic() + claiming.CLAIM_SECONDS,
         avoid=tuple(ip.address.ip for ip in wanted.static),
     )

@@ -47,9 +47,10 @@ class _Keys(msgspec.Struct, frozen=True):
 
 
 class WhereaboutsConf(msgspec.Struct, frozen=True, kw_only=True):
-    """`static` are the addresses given in full, which belong to no pool."""
+    """`static` are the addresses given in full, which belong to no pool. `store` is as `store_path` gives it."""
 
     pool: Pool
+    store: str | None = None
     static: tuple[IPConfig, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: DNS = DNS()
@@ -65,6 +66,7 @@ def parse(conf: NetConf, attachment: Attachment, ipam: Mapping[str, Any]) -> Whe
     _require_room(static, conf)
     return WhereaboutsConf(
         pool=pool,
+        store=store_path(ipam),
         static=static,
         routes=shared.routes,
         dns=shared.dns,
@@ -93,7 +95,7 @@ def store_path(ipam: Mapping[str, Any]) -> str | None:
     path = ipam.get("store")
     if path is None:
         return None
-    if not isinstance(path, str) or not PurePosixPath(path).is_absolute():
+    if not isinstance(path, str) or "\0" in path or not PurePosixPath(path).is_absolute():
         raise InvalidNetConf(f'key "ipam.store": found {documents.shown(path)}, expected an absolute path')
     return path
 

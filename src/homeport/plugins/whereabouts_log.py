@@ -55,7 +55,7 @@ class Log:
         try:
             with _opened(self._path) as file:
                 _logger(file).log(level, event, **self._fields, **fields)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the path
             return
 
 
