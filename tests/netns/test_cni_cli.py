@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,6 +219,28 @@ def test_gc_collects_what_a_vanished_namespace_held(bench: Bench, netns: MakeNet
     subprocess.run(["ip", "netns", "delete", os.path.basename(gone)], check=True)
     bench.cni("gc", "lan", "--live")
     assert bench.allocated == ["10.77.0.2"]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_add_is_undone(
+    bench: Bench, ip_json: IpJson, wait_until: Callable[..., None], sent: signal.Signals, code: int
+) -> None:
+    started = bench.home / "started"
+    plugin = bench.home / "bin" / "slow"
+    plugin.parent.mkdir()
+    plugin.write_text(f'#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] || exit 0\necho $$ > {started}\nexec sleep 600\n')
+    plugin.chmod(0o755)
+    bench.bridged({"type": "slow"})
+    command = ["nsenter", f"--net={bench.host}", "--", *HOMEPORT, "cni", "add", "lan", bench.container]
+    places = [f"--conf-dir={bench.home}/net.d", f"--cache-dir={bench.home}", f"--bin-dir={plugin.parent}"]
+    with subprocess.Popen([*command, *places], stderr=subprocess.PIPE) as process:
+        wait_until(lambda: started.exists() and started.read_text().strip(), 30.0)
+        assert interface(ip_json, bench.container) is not None
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (code, b"")
+    assert interface(ip_json, bench.container) is None
+    assert bench.allocated == []
 
 
 def test_networks_are_found_as_runtimes_find_them(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -269,6 +270,7 @@ def _open(
     from homeport.runtime.caching import ResultCache
     from homeport.wiring import build_shells
 
+    signal.signal(signal.SIGTERM, _stop)
     shells = build_shells(exec_types=exec_types or (), timeout_seconds=timeout, single_threaded=True)
     return _Session(
         networks.load(shells.files, network, conf_dir),
@@ -276,6 +278,11 @@ def _open(
         ResultCache(cache_dir),
         tuple(part for part in bin_dir.split(":") if part),
     )
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    """SIGTERM takes the way of an error, so that an `add` is undone."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _attachment(
