@@ -10,9 +10,9 @@ from ipaddress import ip_interface
 
 import msgspec
 
-from homeport.cni import versions
+from homeport.cni import documents, versions
 from homeport.cni.invocations import Attachment
-from homeport.cni.netconfs import NetConf, decode_keys
+from homeport.cni.netconfs import NetConf
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import (
     AddressTaken,
@@ -63,7 +63,8 @@ def parse(conf: NetConf, attachment: Attachment) -> HostLocalConf:
     """
     if conf.ipam is None:
         raise InvalidNetConf('key "ipam": missing, expected an object with "ranges"')
-    keys, by_runtime = decode_keys(conf.ipam, _Keys), decode_keys(conf.runtime_config, _Asked)
+    keys = documents.convert(conf.ipam, _Keys, at="ipam")
+    by_runtime = documents.convert(conf.runtime_config, _Asked, at="runtimeConfig")
     range_sets = (
         *_range_sets(by_runtime.ip_ranges, "runtimeConfig.ipRanges"),
         *([(host_ranges.parse(keys, "ipam"),)] if keys.subnet else []),
@@ -163,7 +164,7 @@ def status(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
 
 
 def _open(conf: NetConf, shells: Shells) -> FileAllocations:
-    return shells.open_file_allocations(decode_keys(conf.ipam or {}, _Keys).data_dir, conf.name)
+    return shells.open_file_allocations(documents.convert(conf.ipam or {}, _Keys, at="ipam").data_dir, conf.name)
 
 
 def _range_sets(wire: Iterable[Iterable[WireRange]], key: str) -> Iterator[RangeSet]:
@@ -188,9 +189,10 @@ def _check_sets(range_sets: Sequence[RangeSet], version: str) -> None:
 
 def _asked(conf: NetConf, attachment: Attachment, by_runtime: _Asked) -> Iterator[tuple[str, str]]:
     """(key, text) of every address asked for, with or without a prefix."""
+    asked = documents.convert(conf.args, _Asked, at="args.cni")
     if given := attachment.args.get("IP"):
         yield from (("CNI_ARGS IP", item.strip()) for item in given.split(","))
-    yield from ((f"args.cni.ips[{n}]", text) for n, text in enumerate(decode_keys(conf.args, _Asked).ips))
+    yield from ((f"args.cni.ips[{n}]", text) for n, text in enumerate(asked.ips))
     yield from ((f"runtimeConfig.ips[{n}]", text) for n, text in enumerate(by_runtime.ips))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from homeport.cni import versions
+from homeport.cni import documents, versions
 from homeport.cni.invocations import Attachment
-from homeport.cni.netconfs import NetConf, decode_keys
+from homeport.cni.netconfs import NetConf
 from homeport.model.addresses import IPAddress, IPInterface
 from homeport.model.errors import Drift, InvalidNetConf
 from homeport.model.results import IPConfig, Result
@@ -48,8 +48,8 @@ def parse(conf: NetConf, attachment: Attachment) -> Result:
     configured = [*_configured(conf.ipam), *_from_cni_args(attachment.args)]
     gateways = list(_gateways_from_cni_args(attachment.args))
     configured = [_with_gateway(ip, gateways) for ip in configured]
-    asked = _asked(conf.args, "args.cni.ips")
-    by_runtime = _asked(conf.runtime_config, "runtimeConfig.ips")
+    asked = _asked(conf.args, "args.cni")
+    by_runtime = _asked(conf.runtime_config, "runtimeConfig")
     ips = tuple(by_runtime or asked or configured)
     _check_one_a_family(ips, conf.cni_version)
     others = {key: conf.ipam[key] for key in ("routes", "dns") if key in conf.ipam}
@@ -91,7 +91,7 @@ def status(conf: NetConf, attachment: Attachment, _shells: Shells) -> None:
 
 
 def _configured(ipam: Mapping[str, Any]) -> Iterable[IPConfig]:
-    for position, item in enumerate(decode_keys(ipam, _Keys).addresses):
+    for position, item in enumerate(documents.convert(ipam, _Keys, at="ipam").addresses):
         key = f"ipam.addresses[{position}]"
         yield IPConfig(
             address=_interface(item.address, f"{key}.address"),
@@ -122,8 +122,8 @@ def _with_gateway(ip: IPConfig, gateways: Iterable[IPAddress]) -> IPConfig:
 
 
 def _asked(source: Mapping[str, Any], key: str) -> list[IPConfig]:
-    asked = decode_keys(source, _Asked).ips if source.get("ips") else ()
-    return [IPConfig(address=_interface(text, f"{key}[{n}]")) for n, text in enumerate(asked)]
+    asked = documents.convert(source, _Asked, at=key).ips
+    return [IPConfig(address=_interface(text, f"{key}.ips[{n}]")) for n, text in enumerate(asked)]
 
 
 def _interface(text: str, key: str) -> IPInterface:

@@ -39,8 +39,9 @@ class DiskAllocations:
     def lock(self) -> Iterator[None]:
         """Shuts out every other process and thread; raises `TryAgainLater` when one keeps it for half a minute."""
         path = self._path("lock")
-        with _translated("open", path):
+        with _translated("make directory", self._directory):
             os.makedirs(self._directory, mode=0o755, exist_ok=True)
+        with _translated("open", path):
             descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o750)
         try:
             _wait_for_lock(descriptor, path)
@@ -147,8 +148,9 @@ class DiskAllocations:
     def _remove_unfinished(self) -> None:
         """What a writer that died left; nobody writes now but the holder of the lock."""
         path = self._path(_UNFINISHED)
-        with _translated("remove", path), suppress(FileNotFoundError):
-            os.unlink(path)
+        if os.path.lexists(path):  # a disk that is read-only would refuse to remove even what is not there
+            with _translated("remove", path):
+                os.unlink(path)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name)
