@@ -255,6 +255,10 @@ def test_networks_are_found_as_runtimes_find_them(bench: Bench) -> None:
     assert "05-broken.conflist: decode network configuration: not JSON" in error
 
 
+def test_a_configuration_directory_that_is_not_there(bench: Bench) -> None:
+    assert f'find network "lan": no directory {bench.home}/net.d' in bench.cni("status", "lan", code=1)
+
+
 def test_plugins_of_a_lists_directory(bench: Bench) -> None:
     bench.configure("lan.conflist", cniVersion="1.1.0", name="lan")
     assert 'network "lan": found no plugin' in bench.cni("version", "lan", code=1)

@@ -25,8 +25,11 @@ def load(files: Files, network: str, conf_dir: str = DEFAULT_DIR) -> ConfList:
     """
     if "/" in network:
         return load_file(files, network)
+    paths = _paths(files, conf_dir)
+    if paths is None:
+        raise IOFailure(f'find network "{network}": no directory {conf_dir}')
     broken: list[CniError] = []
-    for path in _paths(files, conf_dir):
+    for path in paths:
         try:
             found = _read(files, path)
             if found is not None and found.name == network:
@@ -50,7 +53,7 @@ def load_file(files: Files, path: str) -> ConfList:
 def names(files: Files, conf_dir: str = DEFAULT_DIR) -> tuple[str, ...]:
     """The networks a person may name, in the order they are searched; unreadable files have none."""
     found: list[str] = []
-    for path in _paths(files, conf_dir):
+    for path in _paths(files, conf_dir) or ():
         try:
             network = _read(files, path)
         except CniError:
@@ -60,8 +63,10 @@ def names(files: Files, conf_dir: str = DEFAULT_DIR) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _paths(files: Files, conf_dir: str) -> list[str]:
-    entries = files.list(conf_dir) or ()
+def _paths(files: Files, conf_dir: str) -> list[str] | None:
+    entries = files.list(conf_dir)
+    if entries is None:
+        return None
     return [os.path.join(conf_dir, e) for suffixes in _SUFFIXES for e in entries if os.path.splitext(e)[1] in suffixes]
 
 
