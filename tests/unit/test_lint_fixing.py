@@ -138,6 +138,8 @@ UNSAFE = {
     "an unknown version": '{"cniVersion":"0.9.0","type":"macvlan"}',
     "comments": '{"cniVersion":"0.4.0", /* why */ "type":"macvlan"}',
     "a reversed range": '{"cniVersion":"0.4.0","type":"macvlan","ipam":{"type":"whereabouts",' + RANGE + "}}",
+    "a key whose value would not fit": '{"cniVersion":"0.4.0","type":"macvlan","ipam":{'
+    '"type":"whereabouts","ranges":[]}}',
     "a key that is already there": '{"cniVersion":"0.4.0","type":"macvlan","mtu":1500,"MTU":9000}',
     "something between that may make the interface": '{"cniVersion":"0.4.0","plugins":['
     '{"type":"sbr"},{"type":"mystery"},{"type":"ipvlan","ipam":{"type":"static"}}]}',

@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
+import msgspec
 import pytest
 
+from homeport.lint.catalogue import KINDS, SHARED
 from homeport.lint.checking import check, lines_of
 from homeport.lint.rules import ALL
+from homeport.plugins.registry import MODULES
 
 MARK = "«"
 IPAM = '"ipam":{"type":"whereabouts","range":"10.1.0.0/24"}'
@@ -139,6 +143,10 @@ FIRING = [
         listed('{"type":"ipvlan","ipam":{"type":"static","addresses":[{"address":«"10.1.0.5"}]}}'),
     ),
     ("address-syntax", host_local('"ranges":[[{"subnet":«"10.1.0.0/24/24"}]]')),
+    ("no-range", listed('{"type":"ipvlan","ipam":{"type":«"whereabouts","subnet":"10.1.0.0/24"}}')),
+    ("missing-key", host_local('"dataDir":"/x"').replace('"host-local"', '«"host-local"')),
+    ("wrong-type", host_local('"ranges":[«{"subnet":"10.1.0.0/24"}]')),
+    ("wrong-type", ipvlan('"range":"10.1.0.0/24","exclude":[«5]')),
     ("range-reversed", ipvlan('"range":"10.1.0.0/24","range_start":"10.1.0.20","range_end":«"10.1.0.10"')),
     ("range-bounds", ipvlan('"range":"10.1.0.0/24","range_start":«"10.2.0.20"')),
     ("range-bounds", ipvlan('"range":"10.1.0.0/24","range_end":«"10.1.0.255"')),
@@ -256,6 +264,14 @@ def test_rules_have_distinct_ids_and_words_of_their_own() -> None:
     rules = [check.rule for check in ALL]
     assert len({r.id for r in rules}) == len(rules)
     assert all(r.summary.endswith(".") and "\n" not in r.summary for r in rules)
+
+
+@pytest.mark.parametrize("plugin_type", sorted(MODULES))
+def test_the_catalogue_knows_every_key_that_our_plugins_read(plugin_type: str) -> None:
+    kind, module = KINDS[plugin_type], import_module(MODULES[plugin_type])
+    netconfs = import_module(f"{module.__name__}.netconfs") if hasattr(module, "__path__") else module
+    read = {field.encode_name for field in msgspec.structs.fields(getattr(netconfs, "_Keys", msgspec.Struct))}
+    assert read <= {*(kind.keys or {}), *SHARED}
 
 
 def test_one_mistake_does_not_hide_the_next() -> None:

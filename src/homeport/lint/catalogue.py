@@ -25,9 +25,13 @@ class Role(Enum):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """One key. `least`..`most` bound a number, both inclusive; `inside` are the keys of an object, or of a list's."""
+    """One key. `least`..`most` bound a number, both inclusive; `inside` are the keys of an object, or of a list's.
+
+    `of` is the type of an array's elements.
+    """
 
     type: Type
+    of: Type = "any"
     choices: tuple[str, ...] = ()
     least: int | None = None
     most: int | None = None
@@ -56,13 +60,14 @@ def number(least: int = 0, most: int | None = None) -> Key:
 
 def inside(keys: Mapping[str, Key], kind: Type = "object") -> Key:
     """An object with those keys, or an array of such."""
-    return Key(type=kind, inside=keys)
+    return Key(type=kind, of="object", inside=keys)
 
 
-FLAG, TEXT, LIST, OBJECT, ANY = key("boolean"), key(), key("array"), key("object"), key("any")
+FLAG, TEXT, OBJECT, ANY = key("boolean"), key(), key("object"), key("any")
+WORDS = Key(type="array", of="string")
 NEEDED = key(required=True)
 
-_DNS = inside({"nameservers": LIST, "domain": TEXT, "search": LIST, "options": LIST})
+_DNS = inside({"nameservers": WORDS, "domain": TEXT, "search": WORDS, "options": WORDS})
 _ROUTES = inside(
     {
         "dst": NEEDED,
@@ -92,9 +97,9 @@ SHARED: Mapping[str, Key] = {
 
 NETWORK: Mapping[str, Key] = {
     "cniVersion": TEXT,
-    "cniVersions": LIST,
+    "cniVersions": WORDS,
     "name": TEXT,
-    "plugins": LIST,
+    "plugins": key("array"),
     "disableCheck": ANY,  # a boolean, or its name as a string
     "disableGC": ANY,
     "loadOnlyInlinedPlugins": ANY,
@@ -124,8 +129,8 @@ _WHEREABOUTS: Mapping[str, Key] = {
     "range": TEXT,
     "range_start": TEXT,
     "range_end": TEXT,
-    "exclude": LIST,
-    "ipRanges": inside({"range": NEEDED, "range_start": TEXT, "range_end": TEXT, "exclude": LIST}, "array"),
+    "exclude": WORDS,
+    "ipRanges": inside({"range": NEEDED, "range_start": TEXT, "range_end": TEXT, "exclude": WORDS}, "array"),
     "network_name": TEXT,
     "enable_overlapping_ranges": FLAG,
     "node_slice_size": TEXT,
@@ -156,7 +161,7 @@ _HOST_LOCAL_RANGE = {"subnet": NEEDED, "rangeStart": TEXT, "rangeEnd": TEXT, "ga
 _HOST_LOCAL: Mapping[str, Key] = {
     "type": NEEDED,
     **{name: TEXT for name in _HOST_LOCAL_RANGE},
-    "ranges": inside(_HOST_LOCAL_RANGE, "array"),
+    "ranges": Key(type="array", of="array", inside=_HOST_LOCAL_RANGE),  # sets of ranges
     "routes": _ROUTES,
     "dataDir": TEXT,
     "resolvConf": TEXT,
@@ -242,8 +247,8 @@ KINDS: Mapping[str, Kind] = {
             "ingressBurst": number(),
             "egressRate": number(),
             "egressBurst": number(),
-            "unshapedSubnets": LIST,
-            "shapedSubnets": LIST,
+            "unshapedSubnets": WORDS,
+            "shapedSubnets": WORDS,
         }
     ),
     "firewall": _chained(
@@ -262,13 +267,13 @@ KINDS: Mapping[str, Kind] = {
             "masqAll": FLAG,
             "markMasqBit": number(0, 31),
             "externalSetMarkChain": TEXT,
-            "conditionsV4": LIST,
-            "conditionsV6": LIST,
+            "conditionsV4": WORDS,
+            "conditionsV6": WORDS,
         }
     ),
     "rdma": _chained(None),
     "route-override": _chained(None),
-    "sbr": _chained({"table": number(0, 2**32 - 1), "gateways": LIST, "addSourceHints": FLAG}),
+    "sbr": _chained({"table": number(1, 2**32 - 1), "gateways": WORDS, "addSourceHints": FLAG}),
     "tuning": _chained(
         {
             "sysctl": OBJECT,

@@ -43,6 +43,21 @@ def address_syntax(network: Network) -> Iterator[Found]:
         yield from _unreadable(network, _text(item, "gateway"), ranges.parse_address)
 
 
+@network_rule("no-range", Severity.WARNING)
+def no_range(network: Network) -> Iterator[Found]:
+    """A whereabouts section has neither `range` nor `ipRanges`.
+
+    Unless a configuration file on every node gives one, pods attach without any address.
+    """
+    for plugin in network.plugins:
+        ipam = plugin.get("ipam")
+        node = ipam.get("type") if ipam is not None else None
+        if ipam is None or node is None or node.value != "whereabouts":
+            continue
+        if all(ipam.get(key) is None for key in ("range", "ipRanges", "addresses")):
+            yield network.found(node.span, 'ipam "whereabouts" has no range', 'expected "range" or "ipRanges"')
+
+
 @network_rule("range-reversed", Severity.ERROR)
 def range_reversed(network: Network) -> Iterator[Found]:
     """A range ends before it starts.

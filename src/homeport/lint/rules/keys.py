@@ -11,7 +11,7 @@ from homeport.cni.documents import shown
 from homeport.lint.catalogue import KINDS, NETWORK, RETENTION_KEYS, SHARED, Key, Role, nearest
 from homeport.lint.findings import Edit, Found, Severity, Span
 from homeport.lint.manifests import RETENTION, Embedded, Manifests, Network
-from homeport.lint.nodes import Node, plain
+from homeport.lint.nodes import Member, Node, plain
 from homeport.lint.rules.checks import rule
 
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -32,22 +32,27 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return Found(file=self.text.file, span=span, found=found, right=right, edits=edits)
 
 
-@rule("misspelt-key", Severity.ERROR, fix="writes the known key, unless it is already there")
+@rule(
+    "misspelt-key",
+    Severity.ERROR,
+    fix="writes the known key, unless it is there already or takes another type of value",
+)
 def misspelt_key(manifests: Manifests) -> Iterator[Found]:
     """A key is unknown, and close to a known one.
 
     CNI plugins ignore keys they do not know, so what it says has no effect and nothing tells you.
     """
     for place in _places(manifests):
-        for node, near in _unknown(place):
+        for member, near in _unknown(place):
             if near is None:
                 continue
             taken = place.holder.member(near) is not None
+            fits = place.keys is not None and _could_be(member.value, place.keys[near])
             yield place.found(
-                node.span,
-                f"unknown key {shown(node.value)} of {place.name}",
+                member.key.span,
+                f"unknown key {shown(member.name)} of {place.name}",
                 f'"{near}" is already there' if taken else f'did you mean "{near}"?',
-                () if taken else (place.text.edit(node.span, f'"{near}"'),),
+                (place.text.edit(member.key.span, f'"{near}"'),) if fits and not taken else (),
             )
 
 
@@ -59,11 +64,10 @@ def unknown_key(manifests: Manifests) -> Iterator[Found]:
     notes; dotted and slashed names (`cni.dev/...`) for extensions.
     """
     for place in _places(manifests):
-        for node, near in _unknown(place):
+        for member, near in _unknown(place):
             if near is None:
-                yield place.found(
-                    node.span, f"unknown key {shown(node.value)} of {place.name}", "it has no effect; remove it"
-                )
+                what = f"unknown key {shown(member.name)} of {place.name}"
+                yield place.found(member.key.span, what, "it has no effect; remove it")
 
 
 @rule("missing-key", Severity.ERROR)
@@ -98,6 +102,15 @@ def wrong_type(manifests: Manifests) -> Iterator[Found]:
                 f"expected {_ARTICLES.get(known.type, f'a {known.type}')}",
                 _converted(place.text, node, known),
             )
+        for node, name, known in _known(place):
+            for item in node.items if known.type == "array" and known.of != "any" else ():
+                if item.kind != known.of:
+                    wanted = _ARTICLES.get(known.of, f"a {known.of}")
+                    yield place.found(
+                        item.span,
+                        f"an element of {shown(name)} of {place.name} is {_brief(item)}",
+                        f"expected {wanted}",
+                    )
 
 
 @rule("bad-value", Severity.ERROR, fix="writes the one known word that is near")
@@ -171,7 +184,7 @@ def _flattened(node: Node) -> Iterator[Node]:
         yield from _flattened(item)
 
 
-def _unknown(place: Place) -> Iterator[tuple[Node, str | None]]:
+def _unknown(place: Place) -> Iterator[tuple[Member, str | None]]:
     """Keys nobody knows, and the known one each may be meant for. cniVersion has rules of its own."""
     if place.keys is None:
         return
@@ -179,7 +192,7 @@ def _unknown(place: Place) -> Iterator[tuple[Node, str | None]]:
         name = member.name
         note = name.startswith(("_", "//", "#")) or name == "comment" or "/" in name or "." in name
         if name not in place.keys and not note and name != "cniVersion":
-            yield member.key, nearest(name, place.keys)
+            yield member, nearest(name, place.keys)
 
 
 def _known(place: Place) -> Iterator[tuple[Node, str, Key]]:
@@ -205,6 +218,9 @@ def _missing_of_plugins(network: Network) -> Iterator[Found]:
         needs = kind is not None and (kind.needs_ipam or (name in _CHAINABLE and n == 0))
         if needs and not has_ipam:
             yield network.found(_head(plugin), f'plugin "{name}" has no "ipam"', 'expected key "ipam"')
+        is_host_local = ipam is not None and ipam.text("type") == "host-local"
+        if ipam is not None and is_host_local and all(_is_absent(ipam, key) for key in ("subnet", "ranges")):
+            yield network.found(_head(ipam), 'ipam "host-local" has no range', 'expected "ranges" or "subnet"')
         if name == "host-device" and all(_is_absent(plugin, key) for key in _DEVICE_KEYS) and not _takes_device(plugin):
             yield network.found(
                 _head(plugin),
@@ -216,6 +232,12 @@ def _missing_of_plugins(network: Network) -> Iterator[Found]:
 def _takes_device(plugin: Node) -> bool:
     node = plugin.get("capabilities", "deviceID")
     return node is not None and node.value is True
+
+
+def _could_be(node: Node, known: Key) -> bool:
+    """Whether a value suits a key but for quotes, which `wrong-type` sees to."""
+    structured = ("array", "object")
+    return known.type in ("any", node.kind) or (node.kind not in structured and known.type not in structured)
 
 
 def _head(holder: Node) -> Span:
