@@ -75,6 +75,18 @@ def test_check_finds_drift(attach: Attach, node: Node, change: str, told: str) -
     assert told in caught.value.msg
 
 
+def test_check_minds_no_mac_that_changes_with_the_ports(attach: Attach, node: Node, ip_json: IpJson) -> None:
+    one = attach(ipam=static("10.1.2.3/24"))
+    made = one.add()
+    two = attach(ipam=static("10.1.2.4/24"))
+    must(node.netns, "ip", "link", "add", "low", "address", "00:00:00:00:00:01", "type", "veth")
+    must(node.netns, "ip", "link", "set", "low", "master", "cni0")
+    two.add()
+    (bridge,) = ip_json(node.netns, "link", "show", "dev", "cni0")
+    assert bridge["address"] == "00:00:00:00:00:01" != made.interfaces[0].mac
+    one.check(made)
+
+
 def test_check_of_another_containers_port(attach: Attach) -> None:
     """The recorded port is there and in the bridge, but leads to somebody else."""
     one, two = attach(ipam=static("10.1.2.3/24")), attach(ipam=static("10.1.2.4/24"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from homeport.model.addresses import Family, IPInterface
+from homeport.model.addresses import Family, IPInterface, MacAddress
 from homeport.model.errors import InvalidNetConf, KernelRefused, LinkExists, MissingLink
 from homeport.model.names import AttachmentKey
 from homeport.model.results import IPConfig
@@ -62,11 +62,11 @@ def existing_bridge(host: Host, conf: BridgeConf) -> Link:
     return bridge
 
 
-def plug(host: Host, conf: BridgeConf, key: AttachmentKey, netns: str) -> tuple[Link, Link]:
+def plug(host: Host, conf: BridgeConf, key: AttachmentKey, netns: str, mac: MacAddress | None) -> tuple[Link, Link]:
     """A veth pair with one end a port of the bridge: (the port, the container's side, still down)."""
     port = host_ifname(key)
     container, peer = host.create_veth(
-        key.ifname, netns=netns, peer=port, peer_netns=None, mtu_bytes=conf.mtu_bytes, mac=conf.mac
+        key.ifname, netns=netns, peer=port, peer_netns=None, mtu_bytes=conf.mtu_bytes, mac=mac
     )
     _make_port(host, conf, port, hairpin=conf.hairpin, isolated=conf.port_isolation)
     return peer, container
@@ -89,6 +89,9 @@ def serve(host: Host, conf: BridgeConf, bridge: Link, ips: Sequence[IPConfig]) -
         wanted = gateway_addresses(ips)
         for address in wanted:
             _ensure_address(host, link, address, force=conf.force_address)
+        if link.mac is not None:
+            # A bridge whose MAC was never set takes the lowest of its ports' MACs: a gateway's may not change so.
+            host.set_link(link.name, mac=link.mac)
         families: set[Family] = {address.version for address in wanted}
         for family in sorted(families):
             if forwarding(host, family) != "1":
@@ -185,10 +188,6 @@ def _ensure_address(host: Host, link: Link, wanted: IPInterface, *, force: bool)
         # Another ADD may have been faster.
         if wanted not in (a.address for a in host.addresses(link.name)):
             raise
-    if link.mac is not None:
-        # A bridge whose MAC was never set takes the lowest one of its ports, so the gateway's would change with them.
-        host.set_link(link.name, mac=link.mac)
-
 
 def _refuse_router_advertisements(host: Host, ifname: str) -> None:
     """The node's routes are not for the containers on the LAN to give."""
