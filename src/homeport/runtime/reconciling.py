@@ -1,7 +1,8 @@
 """One pass over all allocations: what is proven gone is let go, what a map asks for is reserved.
 
 Level-triggered: it reads what is, never what happened. Every change is one compare-and-swap, so a pass may be killed
-anywhere, repeated, or run twice at once; `ipam.retention` decides and everything uncertain stays (docs/identity.md R12).
+anywhere, repeated, or run twice at once; `ipam.retention` decides, and everything uncertain stays (docs/identity.md
+R12).
 """
 
 from __future__ import annotations
@@ -212,7 +213,9 @@ class _Pass:
             raise _Unknown(e.msg) from e
         if wish == allocation.retention:
             return allocation
-        return self._store.replace(msgspec.structs.replace(allocation, retention=wish), cause="retention changed")
+        noted = self._store.replace(msgspec.structs.replace(allocation, retention=wish), cause="retention changed")
+        self.changes.append(Change(cause="retention changed", before=allocation, after=noted))
+        return noted
 
     # --- answers of the cluster: a thing, None for "not found", or `_Unknown` ---
 
