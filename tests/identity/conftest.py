@@ -70,10 +70,11 @@ class Zygote:
             [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, argv: Sequence[str], env: Mapping[str, str], stdin: str) -> Ran:
+    def run(self, argv: Sequence[str], env: Mapping[str, str], *, stdin: str = "", kill_at: int = 0) -> Ran:
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps({"argv": argv, "env": env, "stdin": stdin}), file=self._process.stdin, flush=True)
+        request = {"argv": argv, "env": env, "stdin": stdin, "kill_at": kill_at}
+        print(json.dumps(request), file=self._process.stdin, flush=True)
         return Ran(**json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
@@ -93,9 +94,10 @@ class Lab:
     shape: Shape
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def __call__(self, *words: str, code: int | None = 0, stdin: str = "") -> Ran:
+    def __call__(self, *words: str, code: int | None = 0, stdin: str = "", kill_at: int = 0) -> Ran:
         """`homeport lab WORDS`, which must exit with `code` (None: with any)."""
-        ran = self.zygote.run(["lab", *words], {"HOMEPORT_LAB_DIR": str(self.directory)}, stdin)
+        env = {"HOMEPORT_LAB_DIR": str(self.directory)}
+        ran = self.zygote.run(["lab", *words], env, stdin=stdin, kill_at=kill_at)
         assert code in (None, ran.code), f"homeport lab {' '.join(words)}: exit {ran.code}\n{ran.stdout}{ran.stderr}"
         return ran
 
@@ -177,6 +179,19 @@ class Lab:
         done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
         return done.stdout
+
+    def inside_lan_nothing_is_left(self) -> bool:
+        """Whether the nodes have their own interfaces and none of a pod's."""
+        nodes = self.directory / "lab" / "run" / "nodes"
+        links = [
+            json.loads(self.inside(str(nodes / node["name"]), "ip", "-json", "link")) for node in self.get("nodes")
+        ]
+        masters = {f"eth{n}" for n in range(1, self.shape.interfaces + 1)}
+        return all({link["ifname"] for link in found} - {"lo"} == masters for found in links)
+
+    def namespaces(self) -> set[str]:
+        """Container IDs that have a namespace."""
+        return set(self.inside(str(self.directory / "lab/run/lan"), "ls", str(self.directory / "lab/run/pods")).split())
 
     def links(self) -> dict[str, list[dict[str, Any]]]:
         """By running pod: `ip -json address`, without `lo`."""

@@ -1,25 +1,62 @@
 """Runs `homeport` commands in children of one warm process, for a command a test costs milliseconds so.
 
-A program: one JSON object a line in, `{"argv", "env", "stdin"}`, and one out, `{"code", "stdout", "stderr"}`.
-Each child is what a shell would have started, but for the interpreter's start and the imports.
+A program: one JSON object a line in (argv, env, stdin, kill_at), and one out (code, stdout, stderr). is what a shell would have started, but for the interpreter's start and the imports. With a `kill_at` other than 0
+the child kills itself before its step of that number, and names the step on stderr.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import homeport.lab.converging  # the imports a command would do
 import homeport.lab.pings
 import homeport.plugins.macvlan
 import homeport.plugins.sbr
-import homeport.plugins.whereabouts
-import homeport.stores.sqlite  # noqa: F401 -- imported for its time alone
+import homeport.plugins.whereabouts  # noqa: F401 -- imported for their time alone
 from homeport.cli.main import main
+from homeport.host.kernel import Kernel
+from homeport.lab.storing import State
+from homeport.runtime.caching import ResultCache
+from homeport.stores.sqlite import SqliteStore
+
+STEPS: Mapping[type, str] = {
+    Kernel: "create_namespace delete_namespace create_macvlan create_ipvlan create_veth create_bridge delete_links "
+    "set_link add_address delete_address add_route delete_route add_rule delete_rule write_sysctl announce",
+    SqliteStore: "create replace delete",
+    ResultCache: "save forget",
+    State: "put remove",
+}
+"""Everything a command does to the kernel, to allocations and to files."""
+
+
+def kill_at(number: int) -> None:
+    """Before this process's step of that number, counted from 1, it dies."""
+    steps, lock = itertools.count(1), threading.Lock()
+
+    def dying(cls: type, name: str) -> Callable[..., object]:
+        original = getattr(cls, name)
+
+        def step(*args: object, **kwargs: object) -> object:
+            with lock:
+                if next(steps) == number:
+                    os.write(2, f"{cls.__name__}.{name}".encode())
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        return step
+
+    for cls, names in STEPS.items():
+        for name in names.split():
+            setattr(cls, name, dying(cls, name))
 
 
 def child(request: dict[str, Any], stdin: int, stdout: int, stderr: int) -> None:
@@ -27,6 +64,8 @@ def child(request: dict[str, Any], stdin: int, stdout: int, stderr: int) -> None
     for ours, its in enumerate((stdin, stdout, stderr)):
         os.dup2(its, ours)
     sys.stdin = os.fdopen(0)
+    if request["kill_at"]:
+        kill_at(request["kill_at"])
     sys.argv = ["homeport", *request["argv"]]
     code = 70
     try:

@@ -22,7 +22,7 @@ class LabCluster:
         self, workloads: Iterable[WorkloadObject], pods: Iterable[PodObject], nodes: Iterable[NodeObject]
     ) -> None:
         self._pods = {p.ref: as_pod(p) for p in pods}
-        self._workloads = {w.spec.workload: _as_workload_state(w) for w in workloads}
+        self._workloads = {w.spec.workload: as_workload_state(w) for w in workloads}
         # A killed node is one an operator has declared so: the taint says that nothing on it runs any more (R8).
         self._nodes = {n.name: NodeState(name=n.name, ready=n.ready, out_of_service=n.killed) for n in nodes}
 
@@ -60,7 +60,8 @@ def as_pod(pod: PodObject) -> Pod:
     )
 
 
-def _as_workload_state(workload: WorkloadObject) -> WorkloadState:
+def as_workload_state(workload: WorkloadObject) -> WorkloadState:
+    """With the annotations of the workload and, behind them, of its template."""
     spec = workload.spec
     return WorkloadState(
         workload=spec.workload,

@@ -27,6 +27,7 @@ from homeport.lab.controllers import (
 )
 from homeport.lab.kubelets import Failure, Kubelet, Started
 from homeport.lab.objects import Network, NodeObject, PodObject, Sandbox, WorkloadObject
+from homeport.lab.retaining import retain
 from homeport.lab.sessions import Lab, forget_disk
 from homeport.model.errors import CniError
 from homeport.model.names import PodRef
@@ -45,6 +46,7 @@ def converge(lab: Lab, report: Report) -> None:
             _bury(lab, node, links)
     with ThreadPoolExecutor(_AT_ONCE) as workers:
         run = _Run(lab, report, workers)
+        run.retain()  # before any pod starts: what maps reserve must not go to strangers
         while run.step():
             continue
 
@@ -75,9 +77,15 @@ class _Run:
     def step(self) -> bool:
         """One round; whether anything was done in it."""
         acted = self._control()
-        self._releases += self._lab.retain()
         acted = self._schedule() or acted
-        return self._run_nodes() or acted
+        acted = self._run_nodes() or acted
+        return acted or self.retain()
+
+    def retain(self) -> bool:
+        """The controller's pass over allocations; whether it changed any."""
+        changed = retain(self._lab)
+        self._releases += changed
+        return changed > 0
 
     # --- workloads --------------------------------------------------------------------------------------------
 
@@ -181,8 +189,11 @@ class _Run:
     def _note_start(self, pod: PodObject, sandbox: Sandbox, outcome: Started | Failure) -> None:
         lab = self._lab
         if isinstance(outcome, Failure):
-            if outcome.clean:
+            if outcome.left is None:
                 lab.state.remove(sandbox)
+            else:
+                lab.state.put(outcome.left)
+                self._stuck.add(sandbox.container_id)
             self._fail(pod, outcome.error)
             return
         with lab.state.transaction():

@@ -35,10 +35,10 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Some ADD failed. `clean`: what was made is undone; otherwise the sandbox is still to be stopped."""
+    """Some ADD failed. `left` is what could not be undone, still to be stopped; None when nothing stayed behind."""
 
     error: CniError
-    clean: bool
+    left: Sandbox | None
 
 
 class Kubelet:
@@ -76,20 +76,25 @@ class Kubelet:
 
     def start(self, sandbox: Sandbox) -> Started | Failure:
         """The namespace with `lo` up, then every attachment; all of it or nothing."""
-        begun: list[Attached] = []
+        done: list[Attached] = []
         try:
             self._shells.host.create_namespace(sandbox.netns_path)
             self._shells.host.set_link("lo", sandbox.netns_path, up=True)
-            done = []
             for attached in sandbox.attachments:
-                begun.append(attached)
                 done.append(self._add(sandbox, attached))
         except CniError as error:
-            left = self.stop(msgspec.structs.replace(sandbox, attachments=tuple(begun)))
-            if left is not None:
-                error.details = "; ".join(part for part in (error.details, f"undo: {left}") if part)
-            return Failure(error, clean=left is None)
+            return self._undo(sandbox, len(done), error)
         return Started(msgspec.structs.replace(sandbox, attachments=tuple(done), ready=True))
+
+    def _undo(self, sandbox: Sandbox, done: int, error: CniError) -> Failure:
+        """Takes back the first `done` attachments. The one that failed undid itself, unless notes say otherwise."""
+        begun = done + 1 if getattr(error, "__notes__", ()) else done
+        left = msgspec.structs.replace(sandbox, attachments=sandbox.attachments[:begun])
+        failed = self.stop(left)
+        if failed is None:
+            return Failure(error, None)
+        error.details = "; ".join(part for part in (error.details, f"undo: {failed}") if part)
+        return Failure(error, left)
 
     def stop(self, sandbox: Sandbox) -> CniError | None:
         """DEL of every attachment, the last made first, then the namespace goes. Goes on past errors; idempotent."""

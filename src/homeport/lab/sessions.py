@@ -29,7 +29,7 @@ from homeport.lab.objects import Event, EventType, NodeObject, PodObject, Sandbo
 from homeport.lab.places import Places
 from homeport.lab.storing import State
 from homeport.model.errors import IOFailure, NoSuchObject
-from homeport.ports import AllocationStore, Shells
+from homeport.ports import AllocationStore, Files, Shells
 from homeport.runtime.caching import ResultCache
 
 Regarded = WorkloadObject | PodObject | Sandbox | NodeObject
@@ -71,24 +71,27 @@ class Lab:
     def substitutes(self) -> Mapping[str, str]:
         return msgspec.json.decode(self.state.setting("substitutes") or "{}", type=dict[str, str])
 
-    @cached_property
+    @property
     def allocations(self) -> AllocationStore:
-        return self._shells(None, "").open_allocations(None)
+        return self._own_shells.open_allocations(None)
 
-    def retain(self) -> int:
-        """Lets go of what no owner keeps any longer, and reserves what maps ask for; how many allocations changed."""
-        return 0
+    @property
+    def files(self) -> Files:
+        return self._own_shells.files
+
+    @cached_property
+    def _own_shells(self) -> Shells:
+        return self._shells(None, "")
 
     def refresh_cluster(self) -> None:
         """Lets plugins see the state as it is now."""
         state = self.state
         self.cluster.refresh(state.all(WorkloadObject), state.all(PodObject), state.all(NodeObject))
 
-    def record(self, regarding: Regarded, kind: EventType, reason: str, message: str) -> None:
-        """An event on an object."""
-        self.state.record(
-            Event(at=self.clock.now(), type=kind, reason=reason, regarding=_name_of(regarding), message=message)
-        )
+    def record(self, regarding: Regarded | str, kind: EventType, reason: str, message: str) -> None:
+        """An event on an object, or on what is named as `kind/name`."""
+        name = regarding if isinstance(regarding, str) else _name_of(regarding)
+        self.state.record(Event(at=self.clock.now(), type=kind, reason=reason, regarding=name, message=message))
 
     def advance(self, by: timedelta) -> None:
         """Puts the lab's clock forward, for good."""

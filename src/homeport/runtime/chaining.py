@@ -15,7 +15,15 @@ from homeport.cni import invocations, netconfs, versions
 from homeport.cni.conflists import ConfList
 from homeport.cni.invocations import Attachment, Command
 from homeport.cni.netconfs import NetConf
-from homeport.model.errors import CniError, Drift, IncompatibleVersion, InvalidNetConf, InvalidNetns, SeveralErrors
+from homeport.model.errors import (
+    CniError,
+    Drift,
+    IncompatibleVersion,
+    InvalidNetConf,
+    InvalidNetns,
+    PluginNotFound,
+    SeveralErrors,
+)
 from homeport.model.names import AttachmentKey
 from homeport.model.results import Result
 from homeport.ports import Shells
@@ -53,7 +61,8 @@ def add(
             assert result is not None
             cache.save(_cached(network, attachment, result, capability_args))
         except BaseException as error:
-            _undo(error, begun[:finished] if occupied else begun, attachment, shells, result)
+            spared = occupied or isinstance(error, PluginNotFound)  # what was not found has not begun anything
+            _undo(error, begun[:finished] if spared else begun, attachment, shells, result)
             raise
     return result
 

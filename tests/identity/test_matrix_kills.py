@@ -1,0 +1,42 @@
+"""E21 of the conformance matrix (docs/identity.md): SIGKILL at every step of ADD and of DEL."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.identity.conftest import Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+SIGKILLED = -9
+STEPS = {
+    "ADD": "create_namespace create_macvlan add_address add_rule replace save put",
+    "DEL": "delete_links replace forget delete_namespace remove",
+}
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_e21_killed_at_every_step(lab: Lab, verb: str) -> None:
+    lab.networks()
+    lab.workload("web", 1)
+    lab.up("--nodes", "1")
+    died: list[str] = []
+    for number in count(1):
+        if verb == "ADD":
+            lab("scale", "statefulset/web", "--replicas", "0")
+        ran = lab("scale", "statefulset/web", "--replicas", str(int(verb == "ADD")), code=None, kill_at=number)
+        if ran.code != SIGKILLED:
+            break
+        died.append(ran.stderr)
+        lab("scale", "statefulset/web", "--replicas", "1")
+        assert lab.seen() == lab.numbered(1), f"after a kill before step {number}, {ran.stderr}"
+        lab.require_no_leak()
+        assert set(lab.allocated()) == lab.flat(lab.numbered(1))
+        assert lab.namespaces() == {p["container_id"] for p in lab.get("pods")}
+        assert lab.inside_lan_nothing_is_left()
+    assert ran.code == 0
+    # The walk went through the kernel, the store and the cache, and not around them.
+    assert set(STEPS[verb].split()) <= {step.partition(".")[2] for step in died}
