@@ -26,11 +26,11 @@ class Pod:
     netns_path: str
 
 
-def enter(argv: list[str]) -> None:
-    """Returns inside the private namespaces; the first call starts the program again there."""
+def enter(argv: list[str], module: str = "benchmarks") -> None:
+    """Returns inside the private namespaces; the first call starts the program, `module`, again there."""
     if os.environ.get(_INSIDE) != "1":
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        command = ["unshare", *user, "--net", "--mount", "--", sys.executable, "-m", "benchmarks", *argv]
+        command = ["unshare", *user, "--net", "--mount", "--", sys.executable, "-m", module, *argv]
         os.environ[_INSIDE] = "1"
         os.execvp("unshare", command)
     run("mount", "-t", "tmpfs", "tmpfs", "/run")

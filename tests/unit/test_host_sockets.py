@@ -23,7 +23,7 @@ class ScriptedKernel:
 
     def __init__(self, *scripts: Sequence[Any]) -> None:
         self.scripts = list(scripts)
-        self.pending: list[tuple[bytes, int]] = []
+        self.pending: list[bytes] = []
         self.requests = 0
 
     def setsockopt(self, *_: object) -> None: ...
@@ -40,22 +40,21 @@ class ScriptedKernel:
             self.pending.append(_datagram(datagram, sequence))
         return len(data)
 
-    def recvmsg(self, _: int) -> tuple[bytes, list[object], int, None]:
+    def recv_into(self, buffer: bytearray, _: int, flags: int) -> int:
+        assert flags == socket.MSG_TRUNC
         if not self.pending:
             raise BlockingIOError(errno.EAGAIN, "timed out")
-        data, flags = self.pending.pop(0)
-        return data, [], flags, None
+        data = self.pending.pop(0)
+        buffer[: len(data)] = data
+        return len(data)
 
 
-def _datagram(datagram: Any, sequence: int) -> tuple[bytes, int]:
+def _datagram(datagram: Any, sequence: int) -> bytes:
     if isinstance(datagram, bytes):
-        return datagram, 0
-    if datagram == "cut off":
-        return b"", socket.MSG_TRUNC
+        return datagram
     return b"".join(
-        struct.pack("=IHHII", 16 + len(body), kind, flags, sequence + (flags >> 16), 0) + body
-        for kind, flags, body in datagram
-    ), 0
+        struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body for kind, flags, body in datagram
+    )
 
 
 def asking(*scripts: Sequence[Any]) -> tuple[NetlinkSocket, ScriptedKernel]:
@@ -113,7 +112,7 @@ def test_answer_to_another_request_is_passed_over() -> None:
 
 
 def test_answer_cut_off_is_an_error() -> None:
-    sock, _ = asking(["cut off"])
+    sock, _ = asking([bytes(70_000)])
     with pytest.raises(Refused) as refused:
         sock.get(18, b"")
     assert refused.value.errno == errno.EMSGSIZE
@@ -133,8 +132,14 @@ def test_change_is_done_when_acknowledged_and_only_then() -> None:
         sock.change(16, b"")
     assert refused.value.errno == errno.EPERM
     sock, _ = asking([[ITEM]])
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as refused:
         sock.change(16, b"")
+    assert refused.value.errno == errno.EAGAIN
+
+
+def test_change_returns_what_the_kernel_echoes() -> None:
+    sock, _ = asking([[ITEM], [ITEM, refusing(0)]])
+    assert sock.change(16, b"", uapi.NLM_F_ECHO) == [b"item", b"item"]
 
 
 def test_request_that_cannot_be_sent_is_refused() -> None:

@@ -17,9 +17,9 @@ from homeport.host.errors import place
 from homeport.host.linking import find, link_index, required_index
 from homeport.host.netlink import decoder
 from homeport.host.operating import Operating
-from homeport.host.sockets import NetlinkSocket, Refused
+from homeport.host.sockets import Refused
 from homeport.model.addresses import IPInterface
-from homeport.model.errors import KernelRefused
+from homeport.model.errors import CniError, KernelRefused
 from homeport.ports import LinkAddress
 
 _IFADDRMSG = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
@@ -56,15 +56,10 @@ def encode_address(index: int, address: IPInterface, *, duplicate_detection: boo
     return body
 
 
-def read(sock: NetlinkSocket, index: int, action: str) -> tuple[LinkAddress, ...]:
-    """The link's addresses of both families."""
-    try:
-        found = sock.dump(uapi.RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, index))
-    except Refused as refusal:
-        if refusal.errno == errno.ENODEV:
-            return ()
-        raise errors.refused(action, refusal.errno, refusal.text) from refusal
-    return tuple(address for owner, address in map(decode_address, found) if owner == index)
+def _refused(action: str, name: str, netns: str | None, refusal: Refused) -> CniError:
+    if refusal.errno == errno.ENODEV:  # gone since its index was looked up
+        return errors.missing_link(name, netns)
+    return errors.refused(action, refusal.errno, refusal.text)
 
 
 class Addressing(Operating):
@@ -72,7 +67,12 @@ class Addressing(Operating):
 
     def addresses(self, name: str, netns: str | None = None) -> tuple[LinkAddress, ...]:
         with self.netlink(netns) as sock:
-            return read(sock, required_index(sock, name), f'list addresses of "{name}"{place(netns)}')
+            index = required_index(sock, name)
+            try:
+                found = sock.dump(uapi.RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, index))
+            except Refused as refusal:
+                raise _refused(f'list addresses of "{name}"{place(netns)}', name, netns, refusal) from refusal
+        return tuple(address for owner, address in map(decode_address, found) if owner == index)
 
     def add_address(
         self, name: str, address: IPInterface, netns: str | None = None, *, duplicate_detection: bool = True
@@ -84,7 +84,7 @@ class Addressing(Operating):
                 sock.change(uapi.RTM_NEWADDR, body, uapi.NLM_F_CREATE | uapi.NLM_F_EXCL)
             except Refused as refusal:
                 action = f'add address {address} to "{name}"{place(netns)}'
-                raise errors.refused(action, refusal.errno, refusal.text) from refusal
+                raise _refused(action, name, netns, refusal) from refusal
         self._operations.record(lambda: self._remove_address(index, name, address, netns))
 
     def delete_address(self, name: str, address: IPInterface, netns: str | None = None) -> None:

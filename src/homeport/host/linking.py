@@ -51,6 +51,11 @@ def link_index(body: bytes) -> int:
     return index
 
 
+def link_name(body: bytes) -> str:
+    """The name in a link message."""
+    return netlink.string(netlink.attributes(body, _IFINFOMSG.size)[uapi.IFLA_IFNAME])
+
+
 @decoder
 def decode_link(body: bytes) -> Link:
     """Pure: an RTM_NEWLINK body."""
@@ -119,8 +124,11 @@ def required(sock: NetlinkSocket, name: str) -> bytes:
 
 
 def required_index(sock: NetlinkSocket, name: str) -> int:
-    """The link's index; raises `MissingLink`."""
-    return link_index(required(sock, name))
+    """The link's index; raises `MissingLink`. Within one conversation a name is looked up once."""
+    index = sock.indexes.get(name)
+    if index is None:
+        index = sock.indexes[name] = link_index(required(sock, name))
+    return index
 
 
 def refuse_pattern(action: str, name: str) -> None:
@@ -173,6 +181,7 @@ class Linking(Operating):
                 up=up, name=rename, mtu_bytes=mtu_bytes, mac=mac, master=above, promisc=promisc, alias=alias
             )
             self._operations.record(lambda: self._restore(before, wanted, netns))  # a refusal may come half-way
+            sock.indexes.clear()
             _apply(sock, before.index, wanted, action)
             after = find(sock, index=before.index)
         if after is None:
@@ -185,6 +194,7 @@ class Linking(Operating):
         with self.netlink(netns) as sock:
             if find(sock, index=before.index) is None:
                 return
+            sock.indexes.clear()
             for part in (flags, rest):
                 _apply(sock, before.index, part, f'restore link "{before.name}"{place(netns)}')
 
@@ -270,6 +280,7 @@ def _apply(sock: NetlinkSocket, index: int, change: _Change, action: str) -> Non
 
 def _delete(sock: NetlinkSocket, found: Sequence[bytes], action: str) -> None:
     """Removes links in one request: the kernel waits for a grace period once a request, not once a link."""
+    sock.indexes.clear()
     indexes = [link_index(body) for body in found]
     if not indexes:
         return

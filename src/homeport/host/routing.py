@@ -9,18 +9,19 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import msgspec
 
 from homeport.host import errors, netlink, uapi
 from homeport.host.errors import place
-from homeport.host.linking import decode_link, find, link_index, required_index
+from homeport.host.linking import find, link_name, required_index
 from homeport.host.netlink import decoder
 from homeport.host.operating import Operating
 from homeport.host.sockets import NetlinkSocket, Refused
 from homeport.model.addresses import Family, IPAddress, IPNetwork
+from homeport.model.errors import MissingLink
 from homeport.ports import KernelRoute, Rule
 
 # struct rtmsg and struct fib_rule_hdr have one layout: family, dst prefix, src prefix, tos, table, protocol or
@@ -203,16 +204,14 @@ class Routing(Operating):
         with self.netlink(netns) as sock:
             wanted = b"" if table is None else netlink.u32(uapi.RTA_TABLE, table)
             if link is not None:
-                found = find(sock, name=link)
-                if found is None:
+                try:
+                    wanted += netlink.u32(uapi.RTA_OIF, required_index(sock, link))
+                except MissingLink:
                     return ()
-                wanted += netlink.u32(uapi.RTA_OIF, link_index(found))
-            names: dict[int, str] = {}
-            listed: list[KernelRoute] = []
-            for version in (family,) if family else _FAMILIES:
-                for body in _dump_routes(sock, version, wanted, netns):
-                    _learn_names(sock, body, names)
-                    listed.extend(decode_routes(body, names))
+            versions = (family,) if family else tuple(_FAMILIES)
+            bodies = [body for version in versions for body in _dump_routes(sock, version, wanted, netns)]
+            names = _names(sock, bodies)
+        listed = [route for body in bodies for route in decode_routes(body, names)]
         in_table = [route for route in listed if table is None or route.table == table]
         return tuple(route for route in in_table if link is None or route.link == link)
 
@@ -242,26 +241,24 @@ class Routing(Operating):
 
     def delete_route(self, route: KernelRoute, netns: str | None = None) -> None:
         """A missing route is success, and so is one whose link is gone."""
-        family: Family = 4 if route.dst.version == 4 else 6
         with self.netlink(netns) as sock:
-            index = None
-            if route.link is not None:
-                found = find(sock, name=route.link)
-                if found is None:
-                    return
-                index = link_index(found)
-            recording = self._operations.recording
-            before = self.routes(netns, family=family, table=route.table) if recording else ()
             try:
-                sock.change(uapi.RTM_DELROUTE, encode_route(route, index, deleting=True))
+                index = None if route.link is None else required_index(sock, route.link)
+                echoed = sock.change(uapi.RTM_DELROUTE, encode_route(route, index, deleting=True), self._echo())
+            except MissingLink:
+                return
             except Refused as refusal:
                 if refusal.errno in (errno.ESRCH, errno.ENOENT, errno.ENODEV):
                     return
                 action = f"delete route {_describe(route, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
-            after = self.routes(netns, family=family, table=route.table) if recording else ()
-        for gone in (Counter(before) - Counter(after)).elements():
-            self._operations.record(lambda gone=gone: self.add_route(gone, netns))  # type: ignore[misc]
+            gone = [found for body in echoed for found in decode_routes(body, _names(sock, [body]))]
+        for found in gone:
+            self._operations.record(partial(self.add_route, found, netns))
+
+    def _echo(self) -> int:
+        """Asks to be told what was deleted, where that is needed to bring it back."""
+        return uapi.NLM_F_ECHO if self._operations.recording else 0
 
     def rules(self, netns: str | None = None, *, family: Family | None = None) -> tuple[Rule, ...]:
         """Rules that select by source alone, or by nothing; others are left out, as they are not `Rule`s."""
@@ -283,32 +280,26 @@ class Routing(Operating):
     def add_rule(self, rule: Rule, netns: str | None = None) -> None:
         with self.netlink(netns) as sock:
             try:
-                sock.change(uapi.RTM_NEWRULE, encode_rule(rule), uapi.NLM_F_CREATE | uapi.NLM_F_EXCL)
+                flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | self._echo()
+                echoed = sock.change(uapi.RTM_NEWRULE, encode_rule(rule), flags)
             except Refused as refusal:
                 action = f"add rule {_describe_rule(rule, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
-        # Without a priority the kernel put it ahead of all but its very first rule: the first match is ours.
-        self._operations.record(lambda: self.delete_rule(rule, netns))
+        for added in filter(None, map(decode_rule, echoed)):  # with the priority that the kernel chose
+            self._operations.record(partial(self.delete_rule, added, netns))
 
     def delete_rule(self, rule: Rule, netns: str | None = None) -> None:
         """Removes the first rule that matches; a missing one is success."""
         with self.netlink(netns) as sock:
-            before = self.rules(netns, family=rule.family) if self._operations.recording else ()
             try:
-                sock.change(uapi.RTM_DELRULE, encode_rule(rule))
+                echoed = sock.change(uapi.RTM_DELRULE, encode_rule(rule), self._echo())
             except Refused as refusal:
                 if refusal.errno in (errno.ENOENT, errno.ESRCH):
                     return
                 action = f"delete rule {_describe_rule(rule, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
-        gone = next((found for found in before if _matches(found, rule)), None)
-        if gone is not None:
-            self._operations.record(lambda: self.add_rule(gone, netns))
-
-
-def _matches(found: Rule, wanted: Rule) -> bool:
-    priority = wanted.priority is None or wanted.priority == found.priority
-    return priority and found.table == wanted.table and (found.src == wanted.src or wanted.src is None)
+        for gone in filter(None, map(decode_rule, echoed)):
+            self._operations.record(partial(self.add_rule, gone, netns))
 
 
 def _describe_rule(rule: Rule, netns: str | None) -> str:
@@ -339,12 +330,14 @@ def _table(body: bytes, attribute: int) -> int:
     return _optional(netlink.attributes(body, _RTMSG.size).get(attribute)) or _RTMSG.unpack_from(body)[4]
 
 
-def _learn_names(sock: NetlinkSocket, body: bytes, names: dict[int, str]) -> None:
-    """Looks up the links that a route message mentions for the first time."""
-    found = netlink.attributes(body, _RTMSG.size)
-    for hop, _ in _next_hops(found, 0):
-        index = netlink.number(hop.get(uapi.RTA_OIF, b""))
-        if index and index not in names:
-            link = find(sock, index=index)
-            if link is not None:  # else it vanished since, and its routes with it
-                names[index] = decode_link(link).name
+def _names(sock: NetlinkSocket, bodies: Iterable[bytes]) -> dict[int, str]:
+    """The names of the links that route messages mention."""
+    names = {index: name for name, index in sock.indexes.items()}
+    for body in bodies:
+        for hop, _ in _next_hops(netlink.attributes(body, _RTMSG.size), 0):
+            index = netlink.number(hop.get(uapi.RTA_OIF, b""))
+            if index and index not in names:
+                link = find(sock, index=index)
+                if link is not None:  # else it vanished since, and its routes with it
+                    names[index] = link_name(link)
+    return names

@@ -33,8 +33,10 @@ class NetlinkSocket:
 
     def __init__(self, opened: socket.socket, netns: str | None, *, groups: int = 0) -> None:
         self.netns = netns  # where it is, for errors; None is the process's own namespace
+        self.indexes: dict[str, int] = {}  # of links by name, as far as asked: the conversation lasts milliseconds
         self._socket = opened
         self._sequence = 0
+        self._buffer = bytearray(_BUFFER_BYTES)
         try:
             opened.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_EXT_ACK, 1)
             opened.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_GET_STRICT_CHK, 1)  # the kernel filters dumps
@@ -58,13 +60,23 @@ class NetlinkSocket:
             raise Refused(netlink.refusal(answer))
         return answer.body
 
-    def change(self, kind: int, body: bytes, flags: int = 0) -> None:
-        """Asks for a change; returns when the kernel has acknowledged it."""
+    def change(self, kind: int, body: bytes, flags: int = 0) -> list[bytes]:
+        """Asks for a change; returns when the kernel has acknowledged it.
+
+        With NLM_F_ECHO the kernel tells exactly what it changed, as it tells everybody who listens: those are the
+        objects returned.
+        """
         self._send(kind, flags | uapi.NLM_F_ACK, body)
-        answer = self._receive()[0]
-        refusal = netlink.refusal(answer)
-        if answer.kind != uapi.NLMSG_ERROR or refusal.errno:
-            raise Refused(refusal)
+        echoed: list[bytes] = []
+        while True:
+            for answer in self._receive():
+                if answer.kind != uapi.NLMSG_ERROR:
+                    echoed.append(answer.body)
+                    continue
+                refusal = netlink.refusal(answer)
+                if refusal.errno:
+                    raise Refused(refusal)
+                return echoed
 
     def dump(self, kind: int, body: bytes) -> list[bytes]:
         """Every object, all from one undisturbed pass over the kernel's table."""
@@ -109,12 +121,16 @@ class NetlinkSocket:
     def _receive(self) -> list[Message]:
         """The next datagram that answers the present request; never empty."""
         while True:
-            try:
-                data, _, flags, _ = self._socket.recvmsg(_BUFFER_BYTES)
-            except OSError as error:
-                raise Refused(Refusal(error.errno or 0, "waiting for the answer")) from error
-            if flags & socket.MSG_TRUNC:
-                raise Refused(Refusal(errno.EMSGSIZE, f"answer longer than {_BUFFER_BYTES} bytes"))
+            data = self._receive_datagram()
             answers = [message for message in netlink.messages(data) if message.sequence == self._sequence]
             if answers:
                 return answers
+
+    def _receive_datagram(self) -> bytes:
+        try:
+            length = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)  # MSG_TRUNC: the length it had
+        except OSError as error:
+            raise Refused(Refusal(error.errno or 0, "waiting for the answer")) from error
+        if length > _BUFFER_BYTES:
+            raise Refused(Refusal(errno.EMSGSIZE, f"answer of {length} bytes, longer than {_BUFFER_BYTES}"))
+        return bytes(memoryview(self._buffer)[:length])
