@@ -24,7 +24,7 @@ from homeport.model.errors import (
 )
 from homeport.model.names import AttachmentKey
 from homeport.model.results import Result
-from homeport.plugins import macvlan
+from homeport.plugins import interfaces, macvlan
 from homeport.ports import Shells
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ pytestmark = pytest.mark.root
 
 ADDRESS = "10.93.97.12/20"
 STATIC = {"type": "static", "addresses": [{"address": ADDRESS, "gateway": "10.93.96.1"}]}
+
+DUAL_STACK = {
+    "type": "static",
+    "addresses": [
+        {"address": ADDRESS, "gateway": "10.93.96.1"},
+        {"address": "fd00:93::12/64", "gateway": "fd00:93::1"},
+    ],
+    "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+}
 
 
 def conf(command: Command | None = None, /, **keys: Any) -> NetConf:
@@ -102,21 +111,12 @@ def test_add_dual_stack_has_settled_addresses_when_there_is_a_gateway(
     shells: Shells, netns: MakeNetns, ip_json: IpJson
 ) -> None:
     pod = netns("pod")
-    ipam = {
-        "type": "static",
-        "addresses": [
-            {"address": ADDRESS, "gateway": "10.93.96.1"},
-            {"address": "fd00:93::12/64", "gateway": "fd00:93::1"},
-        ],
-        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-    }
-    macvlan.add(conf(ipam=ipam), attachment(pod), shells)
+    macvlan.add(conf(ipam=DUAL_STACK), attachment(pod), shells)
 
     found = {a["local"]: a for a in only(ip_json, pod)["addr_info"]}
     assert not found["fd00:93::12"].get("tentative")
     defaults = [r for v in "46" for r in ip_json(pod, f"-{v}", "route", "show", "default")]
     assert [r["gateway"] for r in defaults] == ["10.93.96.1", "fd00:93::1"]
-    assert Path("/proc/sys/net/ipv6").exists()
     keep = ["nsenter", f"--net={pod}", "--", "cat", "/proc/sys/net/ipv6/conf/net1/keep_addr_on_down"]
     assert subprocess.run(keep, capture_output=True, check=True).stdout == b"1\n"
 
@@ -231,6 +231,51 @@ def test_add_announces_the_address(
         return bool(entry["lladdr"] == result.interfaces[0].mac)
 
     wait_until(learnt)
+
+
+def test_a_master_without_carrier_is_no_reason_to_fail(
+    shells: Shells, node: Node, netns: MakeNetns, ip_json: IpJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Duplicate detection does not end there, and nobody hears an announcement."""
+    monkeypatch.setattr(interfaces, "_DAD_TIMEOUT_SECONDS", 0.1)
+    ip(node.lan, "link", "set", "lan0", "down")
+    pod = netns("pod")
+    macvlan.add(conf(ipam=DUAL_STACK), attachment(pod), shells)
+    assert {"10.93.97.12", "fd00:93::12"} <= {a["local"] for a in only(ip_json, pod)["addr_info"]}
+    assert [r["gateway"] for v in "46" for r in ip_json(pod, f"-{v}", "route", "show", "default")] == [
+        "10.93.96.1",
+        "fd00:93::1",
+    ]
+
+
+def test_an_address_that_another_host_has_is_refused(
+    shells: Shells, node: Node, netns: MakeNetns, kernel_state: KernelState
+) -> None:
+    ip(node.lan, "address", "add", "fd00:93::12/64", "dev", "lan0", "nodad")
+    pod = netns("pod")
+    before = kernel_state(pod)
+    with pytest.raises(CniError, match=r"fd00:93::12.*another host on the link has it"):
+        macvlan.add(conf(ipam=DUAL_STACK), attachment(pod), shells)
+    assert kernel_state(pod) == before
+
+
+def test_ipv6_that_is_switched_off_is_switched_on(shells: Shells, netns: MakeNetns, ip_json: IpJson) -> None:
+    """Runtimes start containers with IPv6 disabled everywhere."""
+    pod = netns("pod")
+    for scope in ("all", "default"):
+        disable = f"echo 1 > /proc/sys/net/ipv6/conf/{scope}/disable_ipv6"
+        subprocess.run(["nsenter", f"--net={pod}", "--", "sh", "-c", disable], check=True)
+    ipam = {"type": "static", "addresses": [{"address": "fd00:93::12/64"}]}
+    macvlan.add(conf(ipam=ipam), attachment(pod), shells)
+    assert "fd00:93::12" in {a["local"] for a in only(ip_json, pod)["addr_info"]}
+
+
+def test_the_kernel_tells_neighbours_of_later_changes(shells: Shells, netns: MakeNetns) -> None:
+    pod = netns("pod")
+    macvlan.add(conf(ipam=STATIC), attachment(pod), shells)
+    for key in ("ipv4/conf/net1/arp_notify", "ipv6/conf/net1/ndisc_notify"):
+        read = ["nsenter", f"--net={pod}", "--", "cat", f"/proc/sys/net/{key}"]
+        assert subprocess.run(read, capture_output=True, check=True).stdout == b"1\n"
 
 
 # --- failing ADD leaves nothing ----------------------------------------------------------------------------------

@@ -83,12 +83,10 @@ def configure(
     for address in wanted.addresses:
         host.add_address(ifname, address, netns, duplicate_detection=duplicate_detection)
     host.set_link(ifname, netns, up=True)
-    if wanted.await_dad and wanted.has_ipv6:
-        host.wait_for_addresses(ifname, netns, timeout_seconds=_DAD_TIMEOUT_SECONDS)
+    settled = not duplicate_detection or (wanted.await_dad and _await_dad(host, ifname, netns))
     for route in wanted.routes:
         host.add_route(route, netns)
     if announce:
-        settled = wanted.await_dad or not duplicate_detection
         _announce(host, ifname, netns, [a.ip for a in wanted.addresses if a.version == 4 or settled])
 
 
@@ -134,6 +132,17 @@ def _enable_ipv6(host: Host, ifname: str, netns: str) -> None:
     keep = f"net/ipv6/conf/{ifname}/keep_addr_on_down"
     if host.read_sysctl(keep, netns) is not None:
         host.write_sysctl(keep, "1", netns)
+
+
+def _await_dad(host: Host, ifname: str, netns: str) -> bool:
+    """Whether detection ended in time; without a carrier it does not begin. A duplicate raises `KernelRefused`."""
+    try:
+        host.wait_for_addresses(ifname, netns, timeout_seconds=_DAD_TIMEOUT_SECONDS)
+    except KernelRefused as e:
+        if not e.details.startswith("ETIMEDOUT"):
+            raise
+        return False
+    return True
 
 
 def _announce(host: Host, ifname: str, netns: str, settled: Iterable[IPAddress]) -> None:
