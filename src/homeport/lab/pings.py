@@ -7,7 +7,7 @@ from ipaddress import ip_interface, ip_network
 
 import msgspec
 
-from homeport.host.helping import HelperEntrance
+from homeport.host.namespaces import DirectEntrance
 from homeport.lab import pinging, views
 from homeport.lab.objects import Attached, PodObject, Sandbox
 from homeport.lab.pinging import Echo, Outcome
@@ -41,12 +41,8 @@ def matrix(lab: Lab, network: str | None, namespace: str | None, *, timeout_seco
     """A row for each address that has somebody to reach: another pod's address of the same family and network."""
     ends = _ends(lab, network, namespace)
     pairs = [(one, [(other, _echo(one, other)) for other in ends if _may_meet(one, other)]) for one in ends]
-    entrance = HelperEntrance()
-    try:
-        echoes = [echo for _, others in pairs for _, echo in others]
-        outcomes = pinging.ping(echoes, entrance, timeout_seconds=timeout_seconds)
-    finally:
-        entrance.close()
+    echoes = [echo for _, others in pairs for _, echo in others]
+    outcomes = pinging.ping(echoes, DirectEntrance(), timeout_seconds=timeout_seconds)
     return [
         Row(
             network=one.attached.network.partition("/")[2],

@@ -61,7 +61,9 @@ class Lab:
         self.places = places
         self.recovered = recovered  # its keeper had died: everything is to be made again
         self.state = state
-        self.host = Kernel()
+        # A command does not live long enough to pay for a helper process. Each of its threads enters namespaces itself
+        # and comes back; a thread's namespace is its own affair (setns(2)).
+        self.host = Kernel(single_threaded=True)
         self.cluster = LabCluster()
         self.clock = LabClock(timedelta(seconds=float(state.setting("ahead") or 0)))
         self.kubelet = cache(self._kubelet)
@@ -115,6 +117,7 @@ class Lab:
             store=str(self.places.allocations),
             clock=self.clock,
             disk=str(self.places.disk(node)) if node else "",
+            single_threaded=True,
         )
 
 
