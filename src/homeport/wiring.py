@@ -29,6 +29,7 @@ def build_shells(
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
     single_threaded: bool = False,
+    interrupt_fd: int | None = None,
 ) -> Shells:
     """Shells for this machine, or for one simulated node of it whose network namespace is `netns`.
 
@@ -46,7 +47,12 @@ def build_shells(
     default_store = store or environ.get("HOMEPORT_STORE") or DEFAULT_STORE
     host = Kernel(netns, single_threaded=single_threaded)
     delegates = build_delegates(
-        lambda: shells, netns=netns, exec_types=exec_types, timeout_seconds=timeout_seconds, environ=environ
+        lambda: shells,
+        netns=netns,
+        exec_types=exec_types,
+        timeout_seconds=timeout_seconds,
+        environ=environ,
+        interrupt_fd=interrupt_fd,
     )
     shells = Shells(
         host=host,
@@ -69,12 +75,13 @@ def build_delegates(
     exec_types: Collection[str] = (),
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
+    interrupt_fd: int | None = None,
 ) -> PluginDelegates:
     """The plugins, ours with `shells` and foreign ones in the namespace `netns`; see `build_shells`."""
     return PluginDelegates(
         find=registry.find,
         shells=shells,
-        open_executor=_open_executor,
+        open_executor=lambda: _open_executor(interrupt_fd),
         environ=environ,
         netns=netns,
         exec_types=exec_types or tuple(name for name in environ.get("HOMEPORT_EXEC", "").split(",") if name),
@@ -83,10 +90,10 @@ def build_delegates(
     )
 
 
-def _open_executor() -> Exec:
+def _open_executor(interrupt_fd: int | None) -> Exec:
     from homeport.runtime.executing import Executor
 
-    return Executor()
+    return Executor(interrupt_fd)
 
 
 @cache

@@ -32,7 +32,7 @@ class Bench:
     container: str
     home: Path
 
-    def env(self, command: str, **change: str | None) -> dict[str, str]:
+    def env(self, command: str | None = None, **change: str | None) -> dict[str, str]:
         env: dict[str, str | None] = {
             "PATH": os.environ["PATH"],
             "HOMEPORT_STORE": str(self.home / "store.db"),
@@ -59,7 +59,7 @@ class Bench:
 
     def error(self, plugin: str, stdin: bytes | dict[str, Any], command: str = "ADD", **env: str | None) -> Any:
         """The error object the plugin must print; also asserts how it is printed."""
-        code, stdout, stderr = self.run(plugin, stdin, self.env(command, **env))
+        code, stdout, stderr = self.run(plugin, stdin, self.env(**{"CNI_COMMAND": command} | env))
         assert code == 1, stdout.decode()
         assert "Traceback" not in stderr
         error = json.loads(stdout)
@@ -202,6 +202,12 @@ def test_an_unknown_verb(bench: Bench) -> None:
 def test_malformed_variables(bench: Bench, command: str, name: str, value: str) -> None:
     error = bench.error("host-local", conf("host-local"), command, **{name: value})
     assert (error["code"], f'{name}: found "{value}"' in error["msg"]) == (4, True)
+
+
+@pytest.mark.parametrize("name", ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"])
+def test_bytes_that_are_not_utf8(bench: Bench, name: str) -> None:
+    error = bench.error("bridge", conf("bridge"), "ADD", **{name: "K=/\udcff"})
+    assert (error["code"], name in error["msg"], "udcff" in error["msg"]) == (4, True, True)
 
 
 @pytest.mark.parametrize("plugin", ALL)

@@ -301,9 +301,11 @@ def test_usage_errors_exit_2(bench: Bench, args: list[str], text: str) -> None:
     [
         (["--ifname=a/b"], 'CNI_IFNAME: found "a/b"'),
         (["--container-id=../x"], 'CNI_CONTAINERID: found "../x"'),
+        (["--ifname=\udcff"], "CNI_IFNAME: found '\\udcff', expected UTF-8"),
+        (["--arg=A=\udcff"], "CNI_ARGS: found 'A=\\udcff', expected UTF-8"),
     ],
 )
-def test_names_that_are_paths_are_refused(bench: Bench, args: list[str], text: str) -> None:
+def test_names_that_cannot_be_are_refused(bench: Bench, args: list[str], text: str) -> None:
     bench.bridged()
     assert text in bench.cni("add", "lan", bench.container, *args, code=1)
     assert not (bench.home / "results").exists()

@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homeport.cni import conflists, invocations, netconfs, versions
+from homeport.cni import conflists, documents, invocations, netconfs, versions
 from homeport.model.errors import CniError, InvalidEnvironment
 from homeport.model.results import DNS, Interface, IPConfig, Result, Route
 from homeport.multinet import selections, statuses
@@ -128,7 +128,8 @@ environments = st.dictionaries(
     st.sampled_from(
         ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH", "CNI_NETNS_OVERRIDE"]
     ),
-    st.sampled_from(["ADD", "DEL", "GC", "VERSION", "a", "eth0", "A=1;B", "A=1;B=2", "/x:/y", "../x"]) | st.text(),
+    st.sampled_from(["ADD", "DEL", "GC", "VERSION", "a", "eth0", "A=1;B", "A=1;B=2", "/x:/y", "../x"])
+    | st.text(alphabet=st.characters(exclude_categories=())),  # bytes that are not UTF-8 arrive as lone surrogates
 )
 
 
@@ -137,9 +138,11 @@ environments = st.dictionaries(
 def test_environments(env: dict[str, str]) -> None:
     try:
         call = invocations.parse_environment(env)
-    except InvalidEnvironment:
+    except InvalidEnvironment as error:
+        documents.write(versions.encode_error(error))
         return
     assert "/" not in call.attachment.container_id + call.attachment.ifname
+    msgspec.json.encode(call)
 
 
 @unhurried

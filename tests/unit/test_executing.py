@@ -74,6 +74,27 @@ def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path: Path, wait_un
     wait_until(lambda: not is_running(child))
 
 
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
+def test_a_signal_to_us_kills_the_plugin(
+    tmp_path: Path, wait_until: WaitUntil, number: int, raised: type[BaseException]
+) -> None:
+    plugin = script(tmp_path / "p", f"echo $$ > {tmp_path}/pid; exec sleep 600")
+    read, write = os.pipe()
+    os.write(write, bytes([number]))
+    executor = Executor(interrupt_fd=read)
+    with pytest.raises(raised):
+        executor.run(plugin, env={"PATH": "/bin:/usr/bin"}, stdin=b"", timeout_seconds=20)
+    if (tmp_path / "pid").exists():  # it may have been killed before its first word
+        assert not is_running(int((tmp_path / "pid").read_text() or 0))
+    undo = executor.run(script(tmp_path / "q", "echo undone"), env={}, stdin=b"", timeout_seconds=20)
+    assert undo.stdout == b"undone\n"
+    os.close(read)
+    os.close(write)
+
+
 def test_a_plugin_that_prints_for_ever_meets_the_deadline_too(tmp_path: Path) -> None:
     plugin = script(tmp_path / "p", "while :; do echo x; done")
     with pytest.raises(PluginFailed, match=r"no answer within 0\.3 s"):

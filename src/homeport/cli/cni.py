@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from homeport.cli import output
+from homeport.cli import output, signals
 
 if TYPE_CHECKING:
     from homeport.cni.conflists import ConfList
@@ -270,19 +269,15 @@ def _open(
     from homeport.runtime.caching import ResultCache
     from homeport.wiring import build_shells
 
-    signal.signal(signal.SIGTERM, _stop)
-    shells = build_shells(exec_types=exec_types or (), timeout_seconds=timeout, single_threaded=True)
+    shells = build_shells(
+        exec_types=exec_types or (), timeout_seconds=timeout, single_threaded=True, interrupt_fd=signals.defer()
+    )
     return _Session(
         networks.load(shells.files, network, conf_dir),
         shells,
         ResultCache(cache_dir),
         tuple(part for part in bin_dir.split(":") if part),
     )
-
-
-def _stop(_signal: int, _frame: object) -> None:
-    """SIGTERM takes the way of an error, so that an `add` is undone."""
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _attachment(
@@ -295,7 +290,7 @@ def _attachment(
         if not pair.partition("=")[0] or "=" not in pair or ";" in pair:
             raise typer.BadParameter(f'--arg "{pair}": expected KEY=VALUE without ";"')
     attachment = invocations.Attachment(
-        container_id=container_id or f"cnitool-{hashlib.sha512(netns_path.encode()).hexdigest()[:20]}",
+        container_id=container_id or f"cnitool-{hashlib.sha512(os.fsencode(netns_path)).hexdigest()[:20]}",
         ifname=ifname,
         netns_path=netns_path,
         args=invocations.parse_args(";".join(arg or ()) or os.environ.get("CNI_ARGS", "")),

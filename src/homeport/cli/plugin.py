@@ -7,13 +7,13 @@ plugin's own namespace is refused before anything is done in it. Imports are few
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
 import msgspec
 
+from homeport.cli import signals
 from homeport.cni import documents, invocations, netconfs, versions
 from homeport.cni.invocations import Invocation
 from homeport.cni.netconfs import NetConf
@@ -21,19 +21,14 @@ from homeport.model.errors import CniError, InternalError, InvalidNetns, IOFailu
 from homeport.plugins import registry
 
 
-class _Stopped(BaseException):
-    """SIGTERM. Not an Exception, so that nothing but an undo sees it on its way out."""
-
-
 def main(plugin_type: str) -> NoReturn:
     """The executable of this type: exits 0 on success, 1 with a CNI error object on stdout otherwise."""
-    signal.signal(signal.SIGTERM, _stop)
-    code = _run(plugin_type, os.environ)
+    code = _run(plugin_type, os.environ, signals.defer())
     sys.stderr.flush()
     os._exit(code)  # taking the interpreter down in good order costs a runtime a sixth of the call
 
 
-def _run(plugin_type: str, environ: Mapping[str, str]) -> int:
+def _run(plugin_type: str, environ: Mapping[str, str], interrupt_fd: int) -> int:
     if not environ.get("CNI_COMMAND"):
         print(_about(plugin_type), file=sys.stderr)
         return 0
@@ -44,18 +39,20 @@ def _run(plugin_type: str, environ: Mapping[str, str]) -> int:
             return _print(msgspec.json.encode(versions.version_info()) + b"\n")
         conf = netconfs.parse(_read_stdin(), command=invocation.command)
         version = conf.cni_version
-        return _print(_answer(plugin_type, conf, invocation, environ))
+        return _print(_answer(plugin_type, conf, invocation, environ, interrupt_fd))
     except CniError as e:
         error = e
-    except _Stopped:
-        error = TryAgainLater(f'plugin "{plugin_type}": stopped by SIGTERM')
+    except (KeyboardInterrupt, SystemExit):
+        error = TryAgainLater(f'plugin "{plugin_type}": stopped by a signal')
     except Exception as e:  # noqa: BLE001  # the outermost edge: even a bug answers in CNI's form
         error = _internal(plugin_type, e, environ)
     _print(documents.write(versions.encode_error(error, version)))
     return 1
 
 
-def _answer(plugin_type: str, conf: NetConf, invocation: Invocation, environ: Mapping[str, str]) -> bytes:
+def _answer(
+    plugin_type: str, conf: NetConf, invocation: Invocation, environ: Mapping[str, str], interrupt_fd: int
+) -> bytes:
     """Runs the verb; what goes to stdout."""
     plugin = registry.find(plugin_type)
     if plugin is None:
@@ -66,7 +63,7 @@ def _answer(plugin_type: str, conf: NetConf, invocation: Invocation, environ: Ma
 
     from homeport.wiring import build_shells
 
-    shells = build_shells(environ=environ, single_threaded=True)
+    shells = build_shells(environ=environ, single_threaded=True, interrupt_fd=interrupt_fd)
     match invocation.command:
         case "ADD":
             result = plugin.add(conf, attachment, shells)
@@ -132,7 +129,3 @@ def _about(plugin_type: str) -> str:
         f"CNI plugin {plugin_type} of Homeport {homeport.__version__}\n"
         f"CNI protocol versions supported: {', '.join(versions.SUPPORTED_VERSIONS)}"
     )
-
-
-def _stop(_signal: int, _frame: object) -> None:
-    raise _Stopped

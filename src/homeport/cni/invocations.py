@@ -23,6 +23,7 @@ REQUIRED: Mapping[str, frozenset[Command]] = {
     "CNI_IFNAME": _ATTACHING,
     "CNI_PATH": frozenset({"ADD", "DEL", "CHECK", "GC", "STATUS"}),
 }
+_VARIABLES = frozenset({*REQUIRED, "CNI_ARGS"})
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,8 +81,8 @@ def parse_environment(env: Mapping[str, str]) -> Invocation:
 
 
 def require_valid(attachment: Attachment) -> None:
-    """Raises `InvalidEnvironment` when the container ID or the interface name could not have come through CNI."""
-    problems = _malformed({"CNI_CONTAINERID": attachment.container_id, "CNI_IFNAME": attachment.ifname})
+    """Raises `InvalidEnvironment` when the attachment could not have come through CNI."""
+    problems = _malformed(environment("ADD", attachment))
     problems += [
         f"{name}: missing"
         for name, value in (("CNI_CONTAINERID", attachment.container_id), ("CNI_IFNAME", attachment.ifname))
@@ -131,7 +132,11 @@ def environment(command: Command, attachment: Attachment) -> dict[str, str]:
 
 
 def _malformed(env: Mapping[str, str]) -> list[str]:
-    problems = []
+    problems = [
+        f"{name}: found {value!a}, expected UTF-8"
+        for name, value in env.items()
+        if name in _VARIABLES and any("\ud800" <= c <= "\udfff" for c in value)
+    ]
     container_id, ifname = env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", "")
     if container_id and not is_identifier(container_id):
         problems.append(

@@ -303,8 +303,8 @@ def encode_dns(dns: DNS) -> dict[str, Any]:
 def encode_error(error: CniError, version: str = "") -> dict[str, Any]:
     """What a plugin prints when it fails (CNI SPEC 1.1.0 §5 "Error")."""
     encoded: dict[str, Any] = {"cniVersion": version} if version else {}
-    encoded |= {"code": error.code, "msg": error.msg}
-    return {**encoded, "details": error.details} if error.details else encoded
+    encoded |= {"code": error.code, "msg": _sayable(error.msg)}
+    return {**encoded, "details": _sayable(error.details)} if error.details else encoded
 
 
 def _encode_old(result: Result, version: str) -> dict[str, Any]:
@@ -354,6 +354,11 @@ def _encode_route(route: Route) -> dict[str, Any]:
     if route.scope is not None:
         encoded["scope"] = route.scope
     return encoded
+
+
+def _sayable(text: str) -> str:
+    """Bytes of a path or a variable that are not UTF-8 reach us as lone surrogates, which JSON cannot carry."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _given(**fields: Any) -> dict[str, Any]:

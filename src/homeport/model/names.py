@@ -37,6 +37,6 @@ def is_identifier(text: str) -> bool:
 
 def is_ifname(text: str) -> bool:
     """Whether the kernel takes `text` as a link's name: 1 to 15 bytes, no `/`, `:` or white space, not `.` or `..`."""
-    if not 1 <= len(text.encode()) <= IFNAME_MAX or text in (".", ".."):
+    if not 1 <= len(text.encode(errors="surrogatepass")) <= IFNAME_MAX or text in (".", ".."):
         return False
     return not any(c in "/:" or c.isspace() or not c.isprintable() for c in text)

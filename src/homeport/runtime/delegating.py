@@ -150,7 +150,8 @@ class PluginDelegates:
         executable = self._exec().find(plugin_type, path)
         if executable is None:
             searched = f"no executable of this name in {':'.join(path)}" if path else "CNI_PATH is empty"
-            raise PluginNotFound(f'plugin "{plugin_type}": not built in, and {searched}')
+            built_in = "" if plugin_type in self._exec_types else "not built in, and "
+            raise PluginNotFound(f'plugin "{plugin_type}": {built_in}{searched}')
         return executable
 
 

@@ -30,7 +30,14 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Executor:
-    """`ports.Exec` on this machine."""
+    """`ports.Exec` on this machine.
+
+    A byte on `interrupt_fd` is the number of a signal this process got: the running plugin is killed, and `run` raises
+    `KeyboardInterrupt` for SIGINT, `SystemExit` for any other. The next `run` goes on, so that an undo can.
+    """
+
+    def __init__(self, interrupt_fd: int | None = None) -> None:
+        self._interrupt_fd = interrupt_fd
 
     def find(self, name: str, path: Sequence[str]) -> str | None:
         netconfs.require_type(name, key="type")
@@ -57,7 +64,7 @@ class Executor:
         deadline = time.monotonic() + timeout_seconds
         process = _start(executable, env, netns, deadline)
         try:
-            stdout, stderr = _Conversation(process, stdin).hold(deadline)
+            stdout, stderr = _Conversation(process, stdin, self._interrupt_fd).hold(deadline)
         except _Stopped as stopped:
             reason = stopped.reason.format(seconds=timeout_seconds)
             raise PluginFailed(f"run {executable}: {reason}", stopped.stderr.decode(errors="replace")) from stopped
@@ -138,11 +145,12 @@ class _Conversation:
     The end is seen by a pidfd, not by the pipes: a daemon the plugin left behind may keep those open for ever.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, interrupt_fd: int | None) -> None:
         assert process.stdin
         assert process.stdout
         assert process.stderr
         self._process = process
+        self._interrupt_fd = interrupt_fd
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._unsent = memoryview(stdin)
         self._outputs = {self._stdout: bytearray(), self._stderr: bytearray()}
@@ -155,6 +163,8 @@ class _Conversation:
         try:
             with self._selector as selector:
                 selector.register(pidfd, selectors.EVENT_READ, self._see_end)
+                if self._interrupt_fd is not None:
+                    selector.register(self._interrupt_fd, selectors.EVENT_READ, self._see_signal)
                 for pipe, send_or_receive in (
                     (self._stdin, self._send),
                     (self._stdout, self._receive),
@@ -178,6 +188,12 @@ class _Conversation:
 
     def _see_end(self, _pidfd: object) -> None:
         self._ended = True
+
+    def _see_signal(self, descriptor: int) -> None:
+        number = os.read(descriptor, 1)[0]
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
     def _send(self, _pipe: object) -> None:
         try:
