@@ -1,9 +1,9 @@
 """`python -m benchmarks.netlink_floor`: what the kernel itself takes, and what our verbs take for the same links.
 
-The floor is bytes encoded beforehand, sent over sockets opened beforehand: the requests of one attachment and nothing
-else. Above it stand our verbs, inside one operation as a plugin uses them, finding out what the floor was told (the
-parent's index, the new link's), entering the namespace and opening sockets each time; and pyroute2 with sockets
-opened beforehand, which is what our own message format is measured against.
+The floor is bytes encoded beforehand: it opens the two sockets that any program needs for a fresh pod, entering its
+namespace, and sends the requests of one attachment and nothing else. Above it stand our verbs, inside one operation as
+a plugin uses them, finding out what the floor was told (the parent's index, the new link's) and able to undo it all;
+and pyroute2 with sockets opened beforehand, which is what our own message format is measured against.
 """
 
 from __future__ import annotations
@@ -39,21 +39,15 @@ CONNECTED = KernelRoute(dst=ADDRESS.network, link=IFNAME, src=ADDRESS.ip, scope=
 CONNECTED_IN_MAIN = msgspec.structs.replace(CONNECTED, table=254)
 
 
-class Wire:
-    """A bare netlink socket in a namespace."""
+def _opened() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE)
 
-    def __init__(self, pod: Pod | None) -> None:
-        def opened() -> socket.socket:
-            return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, uapi.NETLINK_ROUTE)
 
-        self._socket = opened() if pod is None else entering.inside(pod.netns_path, opened)
-        self._socket.bind((0, 0))
-
-    def exchange(self, request: bytes) -> None:
-        self._socket.send(request)
-        code = struct.unpack_from("=i", self._socket.recv(4096), 16)[0]
-        if code:
-            raise SystemExit(f"netlink_floor: {os.strerror(-code)}")
+def _exchange(wire: socket.socket, request: bytes) -> None:
+    wire.send(request)
+    code = struct.unpack_from("=i", wire.recv(4096), 16)[0]
+    if code:
+        raise SystemExit(f"netlink_floor: {os.strerror(-code)}")
 
 
 class BareNetlink:
@@ -61,7 +55,6 @@ class BareNetlink:
 
     def __init__(self, name: str, pod: Pod) -> None:
         self.name = name
-        self._here, self._there = Wire(None), Wire(pod)
         self._namespace = os.open(pod.netns_path, os.O_RDONLY)
         creates, up = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL, uapi.IFF_UP
         self._create = _request(uapi.RTM_NEWLINK, self._macvlan(), creates)
@@ -89,14 +82,16 @@ class BareNetlink:
             + netlink.nested(uapi.IFLA_LINKINFO, info)
         )
 
-    def add(self, _: Pod) -> None:
-        self._here.exchange(self._create)
-        for request in self._adds:
-            self._there.exchange(request)
+    def add(self, pod: Pod) -> None:
+        with _opened() as here, entering.inside(pod.netns_path, _opened) as there:
+            _exchange(here, self._create)
+            for request in self._adds:
+                _exchange(there, request)
 
-    def delete(self, _: Pod) -> None:
-        for request in self._deletes:
-            self._there.exchange(request)
+    def delete(self, pod: Pod) -> None:
+        with entering.inside(pod.netns_path, _opened) as there:
+            for request in self._deletes:
+                _exchange(there, request)
 
 
 class Verbs:

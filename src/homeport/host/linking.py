@@ -175,21 +175,27 @@ class Linking(Operating):
         if rename is not None:
             refuse_pattern(action, rename)
         with self.netlink(netns) as sock:
-            before = decode_link(required(sock, name))
+            before = required(sock, name) if self._operations.recording else b""
+            index = link_index(before) if before else required_index(sock, name)
             above = required_index(sock, master) if master else (None if master is None else 0)
             wanted = _Change(
                 up=up, name=rename, mtu_bytes=mtu_bytes, mac=mac, master=above, promisc=promisc, alias=alias
             )
             self._operations.record(lambda: self._restore(before, wanted, netns))  # a refusal may come half-way
-            sock.indexes.clear()
-            _apply(sock, before.index, wanted, action)
-            after = find(sock, index=before.index)
+            if rename is not None:
+                sock.indexes.clear()
+            _apply(sock, index, wanted, action)
+            after = find(sock, index=index)
         if after is None:
             raise errors.missing_link(rename or name, netns or self._own)
         return decode_link(after)
 
-    def _restore(self, before: Link, changed: _Change, netns: str | None) -> None:
-        """Gives back what `changed` took; first the flags, since an old kernel renames no link that is up."""
+    def _restore(self, body: bytes, changed: _Change, netns: str | None) -> None:
+        """Gives back what `changed` took; first the flags, since an old kernel renames no link that is up.
+
+        `body` is the link's message from before.
+        """
+        before = decode_link(body)
         flags, rest = changed.undone(before)
         with self.netlink(netns) as sock:
             if find(sock, index=before.index) is None:

@@ -9,8 +9,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -252,9 +251,14 @@ class Routing(Operating):
                     return
                 action = f"delete route {_describe(route, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
-            gone = [found for body in echoed for found in decode_routes(body, _names(sock, [body]))]
-        for found in gone:
-            self._operations.record(partial(self.add_route, found, netns))
+        self._operations.record(lambda: self._bring_back_routes(echoed, netns))
+
+    def _bring_back_routes(self, bodies: Sequence[bytes], netns: str | None) -> None:
+        with self.netlink(netns) as sock:
+            names = _names(sock, bodies)
+        for body in bodies:
+            for route in decode_routes(body, names):
+                self.add_route(route, netns)
 
     def _echo(self) -> int:
         """Asks to be told what was deleted, where that is needed to bring it back."""
@@ -285,8 +289,7 @@ class Routing(Operating):
             except Refused as refusal:
                 action = f"add rule {_describe_rule(rule, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
-        for added in filter(None, map(decode_rule, echoed)):  # with the priority that the kernel chose
-            self._operations.record(partial(self.delete_rule, added, netns))
+        self._operations.record(lambda: self._each_rule(self.delete_rule, echoed, netns))
 
     def delete_rule(self, rule: Rule, netns: str | None = None) -> None:
         """Removes the first rule that matches; a missing one is success."""
@@ -298,8 +301,12 @@ class Routing(Operating):
                     return
                 action = f"delete rule {_describe_rule(rule, netns)}"
                 raise errors.refused(action, refusal.errno, refusal.text) from refusal
-        for gone in filter(None, map(decode_rule, echoed)):
-            self._operations.record(partial(self.add_rule, gone, netns))
+        self._operations.record(lambda: self._each_rule(self.add_rule, echoed, netns))
+
+    def _each_rule(self, verb: Callable[[Rule, str | None], None], bodies: Sequence[bytes], netns: str | None) -> None:
+        """What the kernel echoed has the priority it chose. Decoded when it comes to undoing, which is seldom."""
+        for rule in filter(None, map(decode_rule, bodies)):
+            verb(rule, netns)
 
 
 def _describe_rule(rule: Rule, netns: str | None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import threading
 
 from homeport.host import netlink, uapi
 from homeport.host.netlink import Message, Refusal
@@ -17,7 +18,18 @@ from homeport.model.errors import KernelRefused, TryAgainLater
 
 _BUFFER_BYTES = 1 << 16  # the kernel builds a dump in pieces of at most 32 KiB
 _ANSWER_SECONDS = 30  # rtnetlink answers while it handles the request; this only ends a wait that has gone wrong
+_ANSWER_TIME = struct.pack("@ll", _ANSWER_SECONDS, 0)  # struct timeval
 _DUMP_TRIES = 16
+
+
+class _Received(threading.local):
+    """Where answers arrive: one a thread, since a conversation would wait for its memory longer than for the kernel."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(_BUFFER_BYTES)
+
+
+_received = _Received()
 
 
 class Refused(Exception):
@@ -36,12 +48,12 @@ class NetlinkSocket:
         self.indexes: dict[str, int] = {}  # of links by name, as far as asked: the conversation lasts milliseconds
         self._socket = opened
         self._sequence = 0
-        self._buffer = bytearray(_BUFFER_BYTES)
         try:
             opened.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_EXT_ACK, 1)
             opened.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_GET_STRICT_CHK, 1)  # the kernel filters dumps
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", _ANSWER_SECONDS, 0))
-            opened.bind((0, groups))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIME)
+            if groups:
+                opened.bind((0, groups))  # otherwise the first request binds
         except OSError as error:
             opened.close()
             raise KernelRefused("open netlink socket", errno.errorcode.get(error.errno or 0, "")) from error
@@ -127,10 +139,11 @@ class NetlinkSocket:
                 return answers
 
     def _receive_datagram(self) -> bytes:
+        buffer = _received.buffer
         try:
-            length = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)  # MSG_TRUNC: the length it had
+            length = self._socket.recv_into(buffer, 0, socket.MSG_TRUNC)  # MSG_TRUNC: the length it had
         except OSError as error:
             raise Refused(Refusal(error.errno or 0, "waiting for the answer")) from error
         if length > _BUFFER_BYTES:
             raise Refused(Refusal(errno.EMSGSIZE, f"answer of {length} bytes, longer than {_BUFFER_BYTES}"))
-        return bytes(memoryview(self._buffer)[:length])
+        return bytes(memoryview(buffer)[:length])
