@@ -14,13 +14,15 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from benchmarks import allocating, profiling, report, stage, starting
 from benchmarks.contestants import Contestant, Executables, InProcess
 from benchmarks.measuring import figures, in_rounds
+from benchmarks.netlink_floor import FLOOR, BareNetlink
 from benchmarks.report import Report
 
+from benchmarks import allocating, profiling, report, stage, starting
+
 GO_PLUGINS = Path("/usr/lib/cni")
-LIBRARY, OURS, GO, FLOOR = "ours, in-process", "ours, executables", "Go executables", "bare netlink"
+LIBRARY, OURS, GO = "ours, in-process", "ours, executables", "Go executables"
 LEVELS = (0, 1_000, 10_000, 60_000)
 PROFILED = 40
 IMPORTS_SHOWN = 12
@@ -56,8 +58,12 @@ def measure(folder: Path, *, rounds: int, levels: tuple[int, ...]) -> Report:
         executables.append(Executables(GO, folder / "go", GO_PLUGINS, processes=3))
     else:
         missing.append(f"the Go plugins: {GO_PLUGINS} holds none; Debian's containernetworking-plugins brings them")
-    contestants: list[Contestant] = [library, *executables]
-    attachments = in_rounds({c.name: _verbs(c, stage.make_pod(f"pod{n}")) for n, c in enumerate(contestants)}, rounds)
+    floor_pod = stage.make_pod("floor")
+    contestants: list[tuple[Contestant, stage.Pod]] = [
+        *((c, stage.make_pod(f"pod{n}")) for n, c in enumerate([library, *executables])),
+        (BareNetlink(FLOOR, floor_pod), floor_pod),
+    ]
+    attachments = in_rounds({c.name: _verbs(c, pod) for c, pod in contestants}, rounds)
     starts = in_rounds({e.name: {"process start": e.ask_version} for e in executables}, rounds)
     pod = stage.make_pod("alone")
     stats = profiling.profile(partial(library.add, pod), partial(library.delete, pod), PROFILED)

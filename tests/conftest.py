@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytest_plugins = ["tests.skips"]
+
 _INSIDE = "HOMEPORT_TESTS_IN_USER_NAMESPACE"
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]
 

@@ -1,8 +1,8 @@
 """Which tests run in the guest, and which skips are allowed (a pytest plugin).
 
 The guest is the kernel under qemu that has what this machine's may lack; tests/qemu runs every test marked `guest`
-there and fails when one is skipped. The mark is put on each `root` test with "ipvlan" in its ID; a test that needs
-another such capability is marked by hand. With HOMEPORT_NO_SKIPS set, as in CI, a skip or an expected failure is a
+there and fails when one is skipped. The mark is put on each `root` test with "ipvlan" in the name of its module or its
+own; a test that needs another such capability is marked by hand. With HOMEPORT_NO_SKIPS set, as in CI, a skip or an expected failure is a
 failure, unless its reason begins with "kernel lacks" and the guest runs the test.
 """
 
@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "ipvlan" in item.nodeid and item.get_closest_marker("root"):
+        if "ipvlan" in item.nodeid.partition("[")[0] and item.get_closest_marker("root"):
             item.add_marker("guest")
 
 

@@ -63,7 +63,7 @@ def load_modules(paths: list[str]) -> None:
 
 
 def run(number: int, command: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Runs one command with its output on the console and in `N.log`; a command past its time is killed."""
+    """Runs one command with its output on the console and in `N.log`; it is killed when the job's time is up."""
     print(f"--- {command}", flush=True)
     began = time.monotonic()
     argv = shlex.split(command)
@@ -82,7 +82,7 @@ def run(number: int, command: str, job: dict[str, Any]) -> dict[str, Any]:
             log.write(f"{argv[0]}: {error.strerror}\n".encode())
             return {"command": command, "returncode": 127, "seconds": 0.0}
         signal.signal(signal.SIGALRM, lambda *_: os.killpg(child.pid, signal.SIGKILL))
-        signal.alarm(job["seconds"])
+        signal.alarm(max(1, job["seconds"] - int(time.monotonic())))
         assert child.stdout is not None
         copy_until_exit(child, child.stdout.fileno(), log)
         signal.alarm(0)
