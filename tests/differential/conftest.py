@@ -61,17 +61,18 @@ def executables(make_side: Callable[[str, Path, bool], Side], their_bin: Path, o
     return Twins(make_side("t", their_bin, False), make_side("o", our_bin, False))
 
 
-@pytest.fixture
-def has_ipvlan(make_side: Callable[[str, Path, bool], Side]) -> None:
-    probe = ["ip", "link", "add", "i0", "link", "eth1", "type", "ipvlan"]
-    side = make_side("probe", Path("/"), False)
-    if subprocess.run(["nsenter", f"--net={side.node}", "--", *probe], capture_output=True, check=False).returncode:
-        pytest.skip("kernel lacks ipvlan")
+@pytest.fixture(scope="session")
+def has_ipvlan() -> None:
+    """Skips where the kernel has none."""
+    _require("ip link add v0 type veth; ip link add i0 link v0 type ipvlan", "ipvlan")
 
 
-@pytest.fixture
-def has_bridge_vlans(make_side: Callable[[str, Path, bool], Side]) -> None:
-    probe = ["ip", "link", "add", "b0", "type", "bridge", "vlan_filtering", "1"]
-    side = make_side("probe", Path("/"), False)
-    if subprocess.run(["nsenter", f"--net={side.node}", "--", *probe], capture_output=True, check=False).returncode:
-        pytest.skip("kernel lacks bridge VLAN filtering")
+@pytest.fixture(scope="session")
+def has_bridge_vlans() -> None:
+    """Skips where bridges do not keep VLANs apart."""
+    _require("ip link add b0 type bridge vlan_filtering 1", "bridge VLAN filtering")
+
+
+def _require(probe: str, what: str) -> None:
+    if subprocess.run(["unshare", "--net", "sh", "-ec", probe], capture_output=True, check=False).returncode:
+        pytest.skip(f"kernel lacks {what}")
