@@ -9,12 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from homeport.lint import jsontext, reporting, scalars, yamltext
+from homeport.lint import jsontext, manifests, reporting, scalars, yamltext
 from homeport.lint.checking import check
 from homeport.lint.fixing import fix
 from homeport.lint.nodes import Node, plain
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "lint"
+CONFIG = (
+    '{"cniVersion":"0.4.0","name":"n","plugins":[{"type":"sbr"},{"type":"ipvlan","mode":"L2","mtu":"1","ipam":'
+    '{"type":"whereabouts","range":"10.0.0.5/24","exclude":["10.0.0.9",5],"gateway":"10.0.0.1","sticky":'
+    '{"replicas":{"a/b":["10.0.0.1",["::1"],null]},"retainFor":"x"}}}]}'
+)
 WHOLE = "".join(
     (FIXTURES / name).read_text() + "---\n" for name in ("mistakes.yaml", "article.yaml", "statefulset.yaml")
 )
@@ -96,14 +101,20 @@ def test_any_heap_of_yaml_is_answered(text: str) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 6), PIECES), max_size=4))
-def test_damaged_manifests_are_answered_and_fixing_comes_to_rest(cuts: list[tuple[int, int, str]]) -> None:
-    text = WHOLE
+@given(
+    st.sampled_from([WHOLE, CONFIG]),
+    st.lists(st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 6), PIECES), max_size=4),
+)
+def test_damaged_manifests_are_answered_and_fixing_comes_to_rest(text: str, cuts: list[tuple[int, int, str]]) -> None:
     for start, length, piece in cuts:
+        start %= len(text) + 1
         text = text[:start] + piece + text[start + length :]
     report = check({"a.yaml": text})
     reporting.text(report.findings, {"a.yaml": text})
     once = fix({"a.yaml": text}).texts
+    before, after = manifests.read({"a.yaml": text}), manifests.read(once)
+    assert len(after.troubles) <= len(before.troubles)
+    assert sum(n.config is not None for n in after.networks) >= sum(n.config is not None for n in before.networks)
     assert fix(once).texts == once
 
 

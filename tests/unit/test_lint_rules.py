@@ -218,6 +218,8 @@ SILENT = {
     "range as first-last": ipvlan('"range":"10.1.0.5-10.1.0.9/24"'),
     "a range of two": ipvlan('"range":"10.1.0.4/31"') + workload(replicas=2),
     "two families": ipvlan('"ipRanges":[{"range":"10.1.0.0/24"},{"range":"fd00::/64"}],"gateway":"fd00::"'),
+    "a range with blanks in it": ipvlan('"range":"10.1.0.5 - 10.1.0.9 / 24"'),
+    "a network with blanks in it": ipvlan('"range":"10.1.0. 0/24"'),
     "gateway excluded": ipvlan('"range":"10.1.0.0/24","gateway":"10.1.0.1","exclude":["10.1.0.1/32"]'),
     "host-local": host_local('"ranges":[[{"subnet":"10.1.0.0/24","rangeStart":"10.1.0.5"}],[{"subnet":"fd00::/64"}]]'),
     "host-local is not counted": host_local('"subnet":"10.1.0.0/30"') + workload(replicas=9),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -135,11 +134,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_input_is_refused_in_words(text: str) -> None:
-    """The bound is far above what it takes, and far below what it took before there was a limit."""
-    started = time.monotonic()
+    """Without the limits, most of these take longer than a test may."""
     findings = check({"a.yaml": text}).findings
     assert any(f.rule in ("yaml-syntax", "config-not-json") for f in findings)
-    assert time.monotonic() - started < 30
 
 
 def test_an_alias_bomb_costs_nothing() -> None:

@@ -14,7 +14,6 @@ from homeport.lint.checking import check
 from homeport.lint.findings import Edit, Finding
 
 _MAX_PASSES = 10
-_UNREADABLE = ("yaml-syntax", "config-not-json", "config-shape")
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,24 +24,16 @@ class Fixed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fix(texts: Mapping[str, str]) -> Fixed:
-    """Applies every fix, pass after pass while one uncovers another. A pass that would make a file worse is dropped."""
+    """Applies every fix, pass after pass while one uncovers another."""
     current, count = dict(texts), 0
-    refused: set[str] = set()
     for _ in range(_MAX_PASSES):
-        findings = check(current).findings
-        changed = False
-        for file in {f.file: None for f in findings if f.edits and f.file not in refused}:
-            own = [f for f in findings if f.file == file]
-            chosen = _compatible(own)
-            text = apply(current[file], {edit for f in chosen for edit in f.edits})
-            if _unreadable(check({file: text}).findings) > _unreadable(own):
-                refused.add(file)
-                continue
-            changed = changed or text != current[file]
-            count += len(chosen)
-            current[file] = text
-        if not changed:
+        findings = [f for f in check(current).findings if f.edits]
+        if not findings:
             break
+        for file in {f.file: None for f in findings}:
+            chosen = _compatible(f for f in findings if f.file == file)
+            current[file] = apply(current[file], {edit for finding in chosen for edit in finding.edits})
+            count += len(chosen)
     return Fixed(texts=current, count=count)
 
 
@@ -82,7 +73,3 @@ def _clashes(edit: Edit, taken: Sequence[Edit]) -> bool:
     if before is not None and (edit.start < before.end or edit.start == before.start):
         return True
     return after is not None and (after.start < edit.end or after.start == edit.start)
-
-
-def _unreadable(findings: Iterable[Finding]) -> int:
-    return sum(f.rule in _UNREADABLE for f in findings)

@@ -44,6 +44,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         except InvalidNetConf:
             return None
 
+    def has_host_bits(self) -> bool:
+        """Whether the range is written as an address inside its network; never for one that is not right."""
+        try:
+            written = ranges.parse_interface(str(self.range.value).replace(" ", ""), "")
+        except InvalidNetConf:
+            return False
+        return written.ip != written.network.network_address
+
     @property
     def last_word(self) -> Node:
         """Where one would widen it: the end if written, else the range."""
@@ -81,6 +89,14 @@ def address_of(node: Node | None) -> IPAddress | None:
         return None
     try:
         return ranges.parse_address(str(node.value), "")
+    except InvalidNetConf:
+        return None
+
+
+def excluded_of(node: Node) -> Span | None:
+    """What an element of `exclude` names, or None."""
+    try:
+        return parse_excluded(str(node.value), "")
     except InvalidNetConf:
         return None
 

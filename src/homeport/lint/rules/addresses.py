@@ -11,7 +11,7 @@ from homeport.ipam.ranges import RangeKeys, Span
 from homeport.lint.findings import Found, Severity
 from homeport.lint.manifests import Network
 from homeport.lint.nodes import Node
-from homeport.lint.pools import Pool, address_of, parse_excluded, pools
+from homeport.lint.pools import Pool, address_of, excluded_of, parse_excluded, pools
 from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.wording import said
 from homeport.model.errors import InvalidNetConf
@@ -100,11 +100,8 @@ def exclude_outside(network: Network) -> Iterator[Found]:
     for pool in pools(network):
         whole = pool.parsed()
         for node in pool.exclude if whole is not None else ():
-            try:
-                excluded = parse_excluded(str(node.value), _KEY)
-            except InvalidNetConf:
-                continue
-            if whole is not None and not _overlap(excluded, whole.span):
+            excluded = excluded_of(node)
+            if whole is not None and excluded is not None and not _overlap(excluded, whole.span):
                 yield network.found(
                     node.span, f"{shown(node.value)} excludes nothing", f"the range hands out {whole.span} only"
                 )
@@ -120,9 +117,7 @@ def range_host_bits(network: Network) -> Iterator[Found]:
     for pool in pools(network):
         subnet = pool.subnet()
         written = str(pool.range.value)
-        if subnet is None or network.text is None or "-" in written:
-            continue
-        if ranges.parse_interface(written, _KEY).ip != subnet.network_address and "/" in written:
+        if subnet is not None and network.text is not None and pool.has_host_bits():
             edits = (network.text.edit(pool.range.span, f'"{subnet}"'),)
             yield network.found(
                 pool.range.span, f"range {shown(written)} has host bits, which mean nothing", f'it is "{subnet}"', edits
@@ -159,7 +154,7 @@ def gateway_in_range(network: Network) -> Iterator[Found]:
         whole, gateway = pool.parsed(), pool.gateway
         if pool.ipam != "whereabouts" or whole is None or whole.gateway is None or gateway is None:
             continue
-        named = any(whole.gateway in parse_excluded(str(n.value), _KEY) for n in pool.exclude)
+        named = any(span is not None and whole.gateway in span for span in map(excluded_of, pool.exclude))
         if whole.gateway in whole.span and not named:
             yield network.found(
                 gateway.span,

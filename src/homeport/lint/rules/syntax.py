@@ -80,12 +80,14 @@ def config_not_json(network: Network) -> Iterator[Found]:
     """The configuration is not JSON.
 
     CNI configuration is strict JSON: no trailing commas, no comments, double quotes only. Comments are
-    reported and left to you, since removing one loses what it says.
+    reported and left to you, since removing one loses what it says. Nothing is fixed where the text cannot be read to
+    its end: what looks like a missing comma may be a quote too many.
     """
     if network.text is None:
         return
+    certain = network.text.root is not None
     for slip in network.text.slips:
-        edits = () if slip.mend is None else (network.text.edit(slip.span, slip.mend),)
+        edits = (network.text.edit(slip.span, slip.mend),) if certain and slip.mend is not None else ()
         yield network.found(slip.span, f"found {slip.found}", f"expected {slip.right}", edits)
 
 

@@ -29,7 +29,7 @@ from homeport.lint.nodes import Node, plain
 from homeport.lint.pools import pools
 from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.rules.wording import said
-from homeport.model.errors import CniError, InvalidNetConf
+from homeport.model.errors import CniError
 from homeport.multinet import selections
 from homeport.multinet.selections import NetworkSelection
 
@@ -196,7 +196,7 @@ def bad_duration(manifests: Manifests) -> Iterator[Found]:
             continue
         try:
             policies.parse_policy({"retainFor": str(node.value)}, [])
-        except InvalidNetConf as e:
+        except CniError as e:
             yield subject.found(node.span, *said(e))
 
 
@@ -279,7 +279,7 @@ def _bad_entries(
         value: Any = plain(node)
         try:
             parsed = policies.parse_policy({"replicas": {"map": [value]}}, whole)
-        except InvalidNetConf as e:
+        except CniError as e:
             yield subject.found(node.span, *said(e))
             continue
         for address in parsed.maps["map"].addresses() if parsed is not None else ():
