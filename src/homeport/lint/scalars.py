@@ -7,8 +7,6 @@ exactly. White space that folding made is placed near where it came from.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 import msgspec
 
 from homeport.lint.findings import Span
@@ -41,10 +39,6 @@ class ScalarText(msgspec.Struct, frozen=True, kw_only=True):
         if self.style == '"':
             return text.replace("\\", "\\\\").replace('"', '\\"')
         return text
-
-    def index(self, offset: int) -> int:
-        """The character of the value at or after an offset of the file."""
-        return bisect_left(self.starts, offset)
 
 
 def locate(source: str, span: Span, value: str, style: str) -> ScalarText:
