@@ -58,12 +58,11 @@ def measure(folder: Path, *, rounds: int, levels: tuple[int, ...]) -> Report:
         executables.append(Executables(GO, folder / "go", GO_PLUGINS, processes=3))
     else:
         missing.append(f"the Go plugins: {GO_PLUGINS} holds none; Debian's containernetworking-plugins brings them")
+    attaching: list[Contestant] = [library, *executables]
+    acts = {who.name: _verbs(who, stage.make_pod(f"pod{number}")) for number, who in enumerate(attaching)}
     floor_pod = stage.make_pod("floor")
-    contestants: list[tuple[Contestant, stage.Pod]] = [
-        *((c, stage.make_pod(f"pod{n}")) for n, c in enumerate([library, *executables])),
-        (BareNetlink(FLOOR, floor_pod), floor_pod),
-    ]
-    attachments = in_rounds({c.name: _verbs(c, pod) for c, pod in contestants}, rounds)
+    acts[FLOOR] = _verbs(BareNetlink(FLOOR, floor_pod), floor_pod)
+    attachments = in_rounds(acts, rounds)
     starts = in_rounds({e.name: {"process start": e.ask_version} for e in executables}, rounds)
     pod = stage.make_pod("alone")
     stats = profiling.profile(partial(library.add, pod), partial(library.delete, pod), PROFILED)

@@ -49,14 +49,14 @@ def timed(action: Callable[[], object]) -> float:
 
 def in_rounds(acts: Mapping[str, Mapping[str, Callable[[], object]]], rounds: int) -> Samples:
     """Runs every contestant once a round. `acts`: who -> what -> action, run in that order; one more round warms up."""
-    samples: Samples = {}
     order = list(acts)
+    samples: Samples = {what: {who: [] for who in order if what in acts[who]} for who in order for what in acts[who]}
     for number in range(rounds + 1):
         for who in order[number % len(order) :] + order[: number % len(order)]:
             for what, action in acts[who].items():
                 took = timed(action)
                 if number:
-                    samples.setdefault(what, {}).setdefault(who, []).append(took)
+                    samples[what][who].append(took)
     return samples
 
 
