@@ -70,6 +70,9 @@ def test_the_last_reserved_is_remembered_for_each_range_set(store: FileAllocatio
         store.release("c2", "eth0")
         assert store.last_reserved(0) == ip("10.1.0.3")
         assert store.last_reserved(1) == ip("10.2.0.2")
+        for address in ("10.1.0.200", "10.1.0.5", "fd00::1", "10.1.0.6"):  # each shorter or longer than the one before
+            store.reserve(ip(address), "c4", "eth0", 0)
+            assert store.last_reserved(0) == ip(address)
 
 
 def test_release_is_of_one_interface_and_may_be_repeated(store: FileAllocations) -> None:

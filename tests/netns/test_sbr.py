@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,21 +158,13 @@ def test_adds_at_once_in_one_namespace_choose_different_tables(shells: Shells, p
         f"net{n}": attach(shells, pod, {"address": f"10.93.97.{n}/32"}, ifname=f"net{n}") for n in range(1, count + 1)
     }
     start = threading.Barrier(count)
-    failures: list[BaseException] = []
 
-    def route(ifname: str, result: Result) -> None:
-        try:
-            start.wait(5)
-            sbr.add(conf("sbr", result), attachment(pod, ifname), shells)
-        except BaseException as error:  # noqa: BLE001  # a thread's failure is the test's
-            failures.append(error)
+    def route(ifname: str) -> None:
+        start.wait(5)
+        sbr.add(conf("sbr", results[ifname]), attachment(pod, ifname), shells)
 
-    threads = [threading.Thread(target=route, args=item) for item in results.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert failures == []
+    with ThreadPoolExecutor(count) as pool:
+        assert list(pool.map(route, results)) == [None] * count
     assert sorted(number for _, number in rules(ip_json, pod)) == [str(100 + n) for n in range(count)]
 
 
@@ -181,16 +174,13 @@ def test_the_lock_is_the_one_the_reference_plugin_takes(shells: Shells, pod: str
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == b"locked\n"
-        done = threading.Event()
-        adding = threading.Thread(
-            target=lambda: (sbr.add(conf("sbr", result), attachment(pod), shells), done.set())  # type: ignore[func-returns-value]
-        )
-        adding.start()
-        assert not done.wait(0.2)
-        other.stdin.write(b"\n")
-        other.stdin.flush()
-        assert done.wait(10)
-        adding.join()
+        with ThreadPoolExecutor(1) as pool:
+            adding = pool.submit(sbr.add, conf("sbr", result), attachment(pod), shells)
+            with pytest.raises(TimeoutError):
+                adding.result(0.2)
+            other.stdin.write(b"\n")
+            other.stdin.flush()
+            assert adding.result(10) == result
 
 
 WRONG: list[tuple[str, dict[str, Any], type[CniError], str]] = [

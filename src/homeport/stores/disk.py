@@ -134,11 +134,16 @@ class DiskAllocations:
             raise IOFailure(f"read {path}: found bytes that are no text, expected a container ID") from error
 
     def _note_last(self, address: IPAddress, range_set: int) -> None:
-        """Replaces the note at once, so that a reader never finds half of it."""
-        path, unfinished = self._path(_LAST + str(range_set)), self._path(_UNFINISHED)
+        """Written over in place: a rename or a truncation would make the file system flush, for what is only a hint."""
+        path = self._path(_LAST + str(range_set))
+        content = str(address).encode()
         with _translated("write", path):
-            _write(unfinished, str(address))
-            os.replace(unfinished, path)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(descriptor, content)
+                os.ftruncate(descriptor, len(content))
+            finally:
+                os.close(descriptor)
 
     def _remove(self, address: IPAddress) -> None:
         path = self._path(str(address))
