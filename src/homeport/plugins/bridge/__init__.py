@@ -6,13 +6,14 @@ Behaves as the reference plugin of that name, except where docs/compatibility.md
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
 from homeport.model.addresses import MacAddress
-from homeport.model.errors import CniError, InvalidNetConf, PluginNotAvailable, SeveralErrors, Unsupported
+from homeport.model.errors import CniError, InvalidNetConf, InvalidNetns, PluginNotAvailable, SeveralErrors, Unsupported
 from homeport.model.names import AttachmentKey
 from homeport.model.results import Interface, Result
 from homeport.plugins import antispoof, delegation, drift, interfaces, masquerade
@@ -112,6 +113,8 @@ def status(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
         present = host.link(wanted.bridge)
         if present is not None:
             bridging.require_usable(present, wanted)
+        elif not host.supports_kind("bridge"):
+            raise Unsupported("this kernel has no bridges")
         if wanted.ip_masq or wanted.macspoofchk:
             host.run_nft([{"list": {"tables": None}}])
     except CniError as e:
@@ -126,8 +129,8 @@ def _key(conf: NetConf, attachment: Attachment) -> AttachmentKey:
 def _remove_link(host: Host, attachment: Attachment, port: str) -> None:
     """Removes the pair from either end. Another kind of link under the container's name is not what ADD made."""
     netns = attachment.netns_path
-    if netns is not None and not interfaces.is_gone(host, netns):
-        link = host.link(attachment.ifname, netns)
+    with suppress(InvalidNetns):  # it is gone, perhaps since a moment ago, and the link with it
+        link = None if netns is None else host.link(attachment.ifname, netns)
         if link is not None and link.kind == "veth":
             host.delete_links([attachment.ifname], netns)
     # Still there when the namespace lives on without its name, or CNI_NETNS was not given.

@@ -30,13 +30,15 @@ def host_ifname(key: AttachmentKey) -> str:
 
 
 def ensure_bridge(host: Host, conf: BridgeConf) -> Link:
-    """The bridge, made if it is not there, and up. Its MAC is the one to keep if it becomes a gateway."""
+    """The bridge, made if it is not there, and up."""
     bridge = host.link(conf.bridge) or _make_bridge(host, conf)
     require_usable(bridge, conf)
+    # A bridge whose MAC was never set takes the lowest of its ports' MACs: a gateway's may not change like that.
+    kept = bridge.mac if conf.is_gateway and conf.has_ipam and not conf.vlan else None
     with host.operation(undo_on_error=False):
         _refuse_router_advertisements(host, conf.bridge)
-        if not bridge.up or (conf.promisc and not bridge.promisc):
-            bridge = host.set_link(conf.bridge, up=True, promisc=True if conf.promisc else None)
+        if kept or not bridge.up or (conf.promisc and not bridge.promisc):
+            bridge = host.set_link(conf.bridge, up=True, promisc=conf.promisc or None, mac=kept)
     return bridge
 
 
@@ -89,9 +91,6 @@ def serve(host: Host, conf: BridgeConf, bridge: Link, ips: Sequence[IPConfig]) -
         wanted = gateway_addresses(ips)
         for address in wanted:
             _ensure_address(host, link, address, force=conf.force_address)
-        if link.mac is not None:
-            # A bridge whose MAC was never set takes the lowest of its ports' MACs: a gateway's may not change so.
-            host.set_link(link.name, mac=link.mac)
         families: set[Family] = {address.version for address in wanted}
         for family in sorted(families):
             if forwarding(host, family) != "1":
@@ -139,8 +138,10 @@ def _make_bridge(host: Host, conf: BridgeConf) -> Link:
 def _withdraw_bridge(host: Host, conf: BridgeConf, made: Link) -> None:
     """Removes the bridge that a failing ADD made, unless another attachment is plugged into it."""
     own = _veth_name(conf.bridge, str(conf.vlan))
-    if all(link.master != made.index or link.name == own for link in host.links()):
-        host.delete_links([own, conf.bridge])
+    links = host.links()
+    is_there = any((link.index, link.name) == (made.index, made.name) for link in links)
+    if is_there and all(link.master != made.index or link.name == own for link in links):
+        host.delete_links([own, made.name])
 
 
 def _make_port(host: Host, conf: BridgeConf, ifname: str, *, hairpin: bool = False, isolated: bool = False) -> None:
@@ -188,6 +189,7 @@ def _ensure_address(host: Host, link: Link, wanted: IPInterface, *, force: bool)
         # Another ADD may have been faster.
         if wanted not in (a.address for a in host.addresses(link.name)):
             raise
+
 
 def _refuse_router_advertisements(host: Host, ifname: str) -> None:
     """The node's routes are not for the containers on the LAN to give."""
