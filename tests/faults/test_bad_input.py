@@ -316,6 +316,20 @@ def test_a_reader_that_is_gone(bench: Bench) -> None:
     assert (done.returncode, done.stderr.decode()) == (1, "write to stdout: Broken pipe\n")
 
 
+def test_closed_stdout(bench: Bench) -> None:
+    command = ["sh", "-c", "exec loopback >&-"]
+    env = {"CNI_COMMAND": "VERSION", "PATH": f"{bench.home}/bin:{os.environ['PATH']}"}
+    done = subprocess.run(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False, env=env)
+    assert (done.returncode, done.stderr.decode()) == (1, "write to stdout: it is closed\n")
+
+
+def test_closed_stderr(bench: Bench) -> None:
+    command = ["sh", "-c", "exec loopback 2>&-"]
+    env = {"CNI_COMMAND": "", "PATH": f"{bench.home}/bin:{os.environ['PATH']}"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False, env=env)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
 def test_a_bug_is_an_error_object_too(bench: Bench) -> None:
     """The bug is a launcher that passes a list where a name belongs."""
     launcher = (bench.home / "bin" / "static").read_text().replace("main('static')", "main(['static'])")

@@ -23,6 +23,8 @@ from homeport.plugins import registry
 
 def main(plugin_type: str) -> NoReturn:
     """The executable of this type: exits 0 on success, 1 with a CNI error object on stdout otherwise."""
+    if sys.stderr is None:  # closed from the start
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # stays open as long as the process
     code = _run(plugin_type, os.environ, signals.defer())
     sys.stderr.flush()
     os._exit(code)  # taking the interpreter down in good order costs a runtime a sixth of the call
@@ -95,6 +97,8 @@ def _refuse_own_namespace(netns_path: str | None) -> None:
 
 
 def _read_stdin() -> bytes:
+    if sys.stdin is None:  # closed from the start: descriptor 0 may be a socket of ours by now
+        raise IOFailure("read network configuration from stdin: it is closed")
     try:
         with open(0, "rb", closefd=False) as stdin:
             return stdin.read(documents.MAX_BYTES + 1)
@@ -104,6 +108,9 @@ def _read_stdin() -> bytes:
 
 def _print(answer: bytes) -> int:
     """Writes to stdout; the exit code. A runtime that no longer listens will send a DEL."""
+    if sys.stdout is None:
+        print("write to stdout: it is closed", file=sys.stderr)
+        return 1
     try:
         with open(1, "wb", closefd=False) as stdout:
             stdout.write(answer)
