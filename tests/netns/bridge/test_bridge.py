@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.netns.bridge.observing import STATIC, must, names, reaches, rules, static
 
-from homeport.model.errors import InvalidNetConf, KernelRefused, LinkExists
+from homeport.model.errors import InvalidNetConf, KernelRefused, LinkExists, Unsupported
 
 if TYPE_CHECKING:
     from tests.netns.bridge.conftest import Attach, Attaching
@@ -293,3 +293,16 @@ def test_something_else_has_the_bridges_name(attach: Attach, node: Node, kind: s
     with pytest.raises(InvalidNetConf, match=f'"cni0" to be a {kind} link'):
         it.add()
     assert "cni0" in names(ip_json, node.netns)
+
+
+def test_a_kernel_without_bridge_vlans_is_told_from_one_without_bridges(
+    attach: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = attach(vlan=100, ipam=STATIC)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Unsupported("create bridge", "EOPNOTSUPP")
+
+    monkeypatch.setattr(it.shells.host, "create_bridge", refuse)
+    with pytest.raises(Unsupported, match="have no VLANs"):
+        it.add()

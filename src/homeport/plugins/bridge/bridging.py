@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 
 from homeport.model.addresses import Family, IPInterface, MacAddress
-from homeport.model.errors import InvalidNetConf, KernelRefused, LinkExists, MissingLink
+from homeport.model.errors import InvalidNetConf, KernelRefused, LinkExists, MissingLink, Unsupported
 from homeport.model.names import AttachmentKey
 from homeport.model.results import IPConfig
 from homeport.plugins.bridge.gateways import gateway_addresses, in_the_way
@@ -131,6 +131,10 @@ def _make_bridge(host: Host, conf: BridgeConf) -> Link:
     except LinkExists:
         # Another ADD was faster: what it made must fit us just the same.
         return existing_bridge(host, conf)
+    except Unsupported as e:
+        if conf.vlan_filtering and host.supports_kind("bridge"):
+            raise Unsupported(f'create bridge "{conf.bridge}": this kernel\'s bridges have no VLANs', e.details) from e
+        raise
     host.on_undo(lambda: _withdraw_bridge(host, conf, made))
     return made
 
