@@ -258,6 +258,20 @@ def test_reservations_that_are_not_known_are_neither_made_nor_withdrawn() -> Non
     assert cluster.phases() == {"12": "Reserved"}
 
 
+def test_a_reservation_of_a_network_that_cannot_be_read_stays_while_its_workload_does() -> None:
+    """R12: the list of reservations lacks what an unreadable network asks for."""
+    cluster = Cluster()
+    workload = cluster.world.scale("web", 0, annotations=annotated('["10.0.0.12"]'))
+    cluster.reconcile()
+    cluster.pool_of = lambda slot: None  # type: ignore[method-assign]
+    cluster.reservations = list  # type: ignore[method-assign]
+    report = cluster.reconcile()
+    assert (report.changes, len(report.doubts)) == ((), 1)
+    assert cluster.phases() == {"12": "Reserved"}
+    del cluster.world.workloads[workload]
+    assert causes(cluster.reconcile()) == ["10.0.0.12: no map gives it to ns/web-0 any more"]
+
+
 def test_a_mapped_address_that_somebody_has_is_reported() -> None:
     cluster = Cluster()
     cluster.add(cluster.world.start_stranger("s"))

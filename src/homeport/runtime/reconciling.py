@@ -8,7 +8,6 @@ R12).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
 
@@ -131,9 +130,16 @@ class _Pass:
             self.doubts.append(Doubt(current or allocation, str(e)))
 
     def withdraw(self, allocation: Allocation) -> None:
-        """Releases a reservation that no map asks for any more."""
-        with suppress(Conflict):  # the slot has taken it up meanwhile
+        """Releases a reservation that no map asks for any more: its network was read, or its workload is gone."""
+        workload = allocation.slot.workload
+        try:
+            if self._pool_of(allocation.slot) is None and (workload is None or self._workload(workload) is not None):
+                raise _Unknown(f'network "{allocation.slot.network}" is not known now, and with it its map')
             self._act(allocation, Release(f"no map gives it to {allocation.slot.owner} any more"))
+        except Conflict:
+            return  # the slot has taken it up meanwhile
+        except _Unknown as e:
+            self.doubts.append(Doubt(allocation, str(e)))
 
     def reserve(self, reservation: Reservation) -> None:
         """Makes a reservation where nothing stands yet."""
