@@ -132,10 +132,9 @@ MACVLANS = (
 # Few, and each with much in it: they run on the emulated kernel.
 IPVLANS = (
     Case("ipvlan-l2-sbr", [ipvlan(host_local(ranges=RANGES)), SBR], differs=["sbr-families"], false_alarm=True),
-    Case("ipvlan-l3s", [ipvlan(DUAL, mode="l3s", mtu=1400)]),
     Case(
-        "ipvlan-l3-default-master",
-        [{"type": "ipvlan", "mode": "l3", "ipam": ROUTED}],
+        "ipvlan-l3s-default-master",
+        [{"type": "ipvlan", "mode": "l3s", "mtu": 1400, "ipam": ROUTED}],
         differs=["ipam-dns"],
         false_alarm=True,
     ),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from homeport.cni import netconfs
 from homeport.cni.invocations import Attachment
-from homeport.model.errors import InvalidNetConf
+from homeport.model.errors import CniError, InvalidNetConf
 from homeport.model.names import AttachmentKey
 from homeport.model.results import DNS, IPConfig, Result, Route
 from homeport.plugins import rulesets
@@ -189,6 +192,28 @@ def test_gateway_addresses_have_the_containers_prefix_ipv4_first() -> None:
 def test_in_the_way(present: list[str], wanted: str, expected: list[str]) -> None:
     found = gateways.in_the_way([ip_interface(a) for a in present], ip_interface(wanted))
     assert found == tuple(ip_interface(a) for a in expected)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5000, 5000) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "minID", "maxID"]), inner),
+    max_leaves=8,
+)
+KEYS = (
+    "bridge isGateway isDefaultGateway forceAddress ipMasq ipMasqBackend mtu hairpinMode promiscMode vlan vlanTrunk "
+    "preserveDefaultVlan macspoofchk enabledad disableContainerInterface portIsolation mac"
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS.split()), JSON), st.dictionaries(st.just("MAC"), st.text(max_size=20)))
+def test_whatever_comes_is_a_configuration_or_an_error_of_ours(keys: dict[str, Any], args: dict[str, str]) -> None:
+    try:
+        conf = read(keys, args=args)
+    except CniError:
+        return
+    runs = [(vlan.first, vlan.last) for vlan in conf.trunk]
+    assert all(1 <= first <= last <= 4094 for first, last in runs)
+    assert all(before[1] + 1 < after[0] for before, after in itertools.pairwise(runs))
 
 
 LONG = "a" * 200

@@ -49,10 +49,10 @@ class Attaching:
     def gc(self, *valid: Attaching) -> None:
         kept = [{"containerID": it.attachment.container_id, "ifname": it.attachment.ifname} for it in valid]
         conf = netconfs.parse({**self.conf.raw, "cni.dev/valid-attachments": kept})
-        bridge.gc(conf, Attachment(container_id="", ifname=""), self.shells)
+        bridge.gc(conf, Attachment(container_id="", ifname="", path=self.attachment.path), self.shells)
 
     def status(self) -> None:
-        bridge.status(self.conf, Attachment(container_id="", ifname=""), self.shells)
+        bridge.status(self.conf, Attachment(container_id="", ifname="", path=self.attachment.path), self.shells)
 
     def delete(self, netns: str | None = "same") -> None:
         path = self.netns if netns == "same" else netns

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from tests.netns.bridge.observing import STATIC, must, names, rules, static
 
-from homeport.model.errors import Drift, InvalidNetConf, PluginNotAvailable
+from homeport.model.errors import Drift, InvalidNetConf, KernelRefused, PluginNotAvailable, SeveralErrors, Unsupported
 from homeport.model.results import Interface
 
 if TYPE_CHECKING:
@@ -131,6 +132,49 @@ def test_gc_keeps_the_valid_and_other_networks(attach: Attach, node: Node, nft_j
     valid.gc()
     assert sorted(rules(nft_json, node.netns)) == ["an operator's own", *["net2 c3 eth0"] * 2]
     valid.gc()
+
+
+def test_gc_and_status_ask_ipam_too(attach: Attach, ipam_calls: Callable[[], list[str]]) -> None:
+    it = attach(ipam={"type": "noting"})
+    it.gc()
+    it.status()
+    assert ipam_calls() == ["GC", "STATUS"]
+
+
+def test_a_failing_part_keeps_no_other_from_being_done(
+    attach: Attach, ipam_calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = attach(ipMasq=True, macspoofchk=True, ipam={"type": "noting"})
+    it.add()
+
+    def refuse(*_: object) -> None:
+        raise KernelRefused("run nft", "EPERM")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(it.shells.host, "run_nft", refuse)
+        for action in (it.delete, it.gc):
+            with pytest.raises(SeveralErrors) as caught:
+                action()
+            assert [e.code for e in caught.value.errors] == [KernelRefused.code] * 2
+        with pytest.raises(PluginNotAvailable, match="run nft"):
+            it.status()
+    assert ipam_calls() == ["ADD", "DEL", "GC"]
+
+
+def test_without_nft_only_those_who_need_it_fail(attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, masquerading = attach(ipam=STATIC), attach(ipMasq=True, ipam=STATIC)
+
+    def lack(*_: object) -> None:
+        raise Unsupported("no program nft on this machine")
+
+    monkeypatch.setattr(plain.shells.host, "run_nft", lack)
+    plain.status()
+    plain.check(plain.add())
+    plain.gc()
+    plain.delete()
+    for action in (masquerading.status, masquerading.add, masquerading.gc, masquerading.delete):
+        with pytest.raises((Unsupported, PluginNotAvailable)):
+            action()
 
 
 def test_gc_without_a_list_removes_nothing(attach: Attach, node: Node, nft_json: NftJson) -> None:
