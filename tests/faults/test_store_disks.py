@@ -168,6 +168,14 @@ def test_a_file_that_cannot_be_read_is_never_an_empty_store(tmp_path: Path, spoi
     assert (path.read_bytes() if path.is_file() else b"") == spoilt
 
 
+@pytest.mark.parametrize("name", ["a b", "what?mode=ro", "#1", "100%25", "Ünïcode", "-x", "a&b=c"])
+def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
+    store = SqliteStore(tmp_path / name)
+    store.create(allocation(1), cause="test")
+    store.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
 def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     """As `mktemp` leaves one."""
     path = tmp_path / "allocations.db"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from homeport.ipam.identities import PodOwner, Replica, Workload
+from homeport.ipam.identities import Replica, Workload
 from homeport.ipam.objects import OwnerReference, Pod
-from homeport.ipam.replicas import ReplicaKind, owner_of, replica_of
+from homeport.ipam.replicas import ReplicaKind, replica_of
 from homeport.model.names import PodRef
 
 STRIMZI = ReplicaKind(api_group="core.strimzi.io", kind="StrimziPodSet", label="strimzi.io/pod-name")
@@ -59,7 +59,6 @@ def test_a_workload_whose_own_name_ends_in_a_number() -> None:
 )
 def test_where_anything_disagrees_the_pod_is_only_itself(stranger: Pod) -> None:
     assert replica_of(stranger) is None
-    assert owner_of(stranger) == PodOwner("ns", stranger.ref.name, "u")
 
 
 def test_a_further_kind_is_one_only_when_configured_and_named_with_its_group() -> None:

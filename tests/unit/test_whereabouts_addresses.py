@@ -15,7 +15,7 @@ from tests.stand_ins import Neighbourhood, StandingClock, World, attachment_of, 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
 from homeport.ipam.allocations import Phase
-from homeport.ipam.identities import Workload
+from homeport.ipam.identities import PodOwner, Workload
 from homeport.ipam.objects import NodeState, Pod
 from homeport.model.addresses import MacAddress
 from homeport.model.errors import AddressTaken, InvalidNetConf, LinkExists, PoolExhausted, TryAgainLater
@@ -523,6 +523,34 @@ def test_a_container_outside_kubernetes_owns_its_address_as_long_as_it_lives() -
     assert str(ip.address) == "10.93.97.12/20"
     whereabouts.delete(netconf(POOL), attachment, shells)
     assert tuple(store.all()) == ()
+
+
+def test_a_network_without_replicas_does_without_the_cluster() -> None:
+    cluster = Cluster({**POOL, "sticky": False})
+    web = cluster.world.scale("web", 1)
+    pod = cluster.world.start(web, 0)
+    cluster.world.unreachable = True
+    assert cluster.add(pod) == ["10.93.97.12"]
+    (allocation,) = cluster.store.all()
+    assert allocation.slot.owner == PodOwner("ns", "web-0", pod.uid)
+
+
+def test_a_static_pod_is_known_by_its_own_uid() -> None:
+    """The API server has only a mirror of it, with a UID of its own; every other mismatch is a replaced pod."""
+    cluster = Cluster()
+    pod = cluster.world.start_stranger("static")
+    cluster.world.pods[pod.ref] = Pod(ref=pod.ref, uid="mirror", annotations={"kubernetes.io/config.source": "file"})
+    assert cluster.add(pod) == ["10.93.97.12"]
+    assert [a.slot.owner for a in cluster.store.all()] == [PodOwner("ns", "static", pod.uid)]
+
+
+def test_a_del_of_one_network_leaves_another_alone() -> None:
+    cluster = Cluster()
+    pod = cluster.world.start_stranger("s")
+    cluster.add(pod)
+    cluster.repeat(cluster.running[pod.ref][0], pod, conf=netconf(POOL, name="other"))
+    cluster.delete(pod)
+    assert cluster.phases() == {"10.93.97.13": "Bound"}
 
 
 def test_without_a_cluster_a_pod_is_itself_and_not_a_replica() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from homeport.ipam.identities import Owner, PodOwner, Replica, Workload
+from homeport.ipam.identities import Replica, Workload
 from homeport.ipam.objects import Pod
 
 POD_INDEX = "apps.kubernetes.io/pod-index"
@@ -29,11 +29,6 @@ class ReplicaKind(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
 
 
 STATEFUL_SET = ReplicaKind(api_group="apps", kind="StatefulSet")
-
-
-def owner_of(pod: Pod, kinds: Iterable[ReplicaKind] = ()) -> Owner:
-    """Who owns this pod's addresses: the replica it is, or the pod itself."""
-    return replica_of(pod, kinds) or PodOwner(pod.ref.namespace, pod.ref.name, pod.uid)
 
 
 def replica_of(pod: Pod, kinds: Iterable[ReplicaKind] = ()) -> Replica | None:

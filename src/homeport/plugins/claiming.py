@@ -27,13 +27,13 @@ from homeport.ipam.deciding import (
     Want,
     decide,
 )
-from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot
+from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Slot
 from homeport.ipam.moving import Wait
 from homeport.ipam.objects import Pod, WorkloadState
 from homeport.ipam.policies import Policy
 from homeport.ipam.pools import Pool
 from homeport.ipam.ranges import Span, merge_spans
-from homeport.ipam.replicas import owner_of
+from homeport.ipam.replicas import replica_of
 from homeport.ipam.wants import match_allocations, wants_of
 from homeport.model.addresses import IPAddress, MacAddress
 from homeport.model.errors import AddressTaken, CniError, PoolExhausted, TryAgainLater
@@ -59,19 +59,20 @@ class Claimant(msgspec.Struct, frozen=True, kw_only=True):
 def claimant_of(conf: NetConf, attachment: Attachment, shells: Shells, policy: Policy | None) -> Claimant:
     """Reads who asks from CNI_ARGS and the cluster. Without a cluster a pod is only itself, never a replica.
 
-    Raises `TryAgainLater` when the cluster knows no such pod, or only another one of the same name.
+    Where nothing belongs to replicas (no policy), the cluster is not asked. Raises `TryAgainLater` when it knows no
+    such pod, or only another one of the same name.
     """
     ref, uid = _pod_named(attachment)
-    pod = None if ref is None or shells.cluster is None else _pod_now(ref, uid, shells.cluster)
-    state = None
+    pod = state = None
     owner: Owner = ContainerOwner(attachment.container_id)
-    if pod is not None:
-        uid = uid or pod.uid
-        owner = PodOwner(pod.ref.namespace, pod.ref.name, uid) if policy is None else owner_of(pod, policy.kinds)
-    elif ref is not None:
+    if ref is not None:
         owner = PodOwner(ref.namespace, ref.name, uid or attachment.container_id)
-    if isinstance(owner, Replica) and shells.cluster is not None:
-        state = shells.cluster.workload(owner.workload)
+    if ref is not None and policy is not None and shells.cluster is not None:
+        pod = _pod_now(ref, uid, shells.cluster)
+        uid = uid or pod.uid
+        replica = replica_of(pod, policy.kinds)
+        owner = replica or PodOwner(ref.namespace, ref.name, uid)
+        state = shells.cluster.workload(replica.workload) if replica is not None else None
     holder = Holder(
         container_id=attachment.container_id,
         ifname=attachment.ifname,
@@ -153,7 +154,7 @@ def release_except(
         if AttachmentKey(network, holder.container_id, holder.ifname) in valid:
             continue
         try:
-            # A conflict means that the address has moved on since it was listed: it is not stale any more.
+            # A conflict means that it has changed since it was listed; the next GC sees what it is now.
             _let_go(store, clock, allocation, "not among the runtime's valid attachments")
         except CniError as e:
             failed.append(e)

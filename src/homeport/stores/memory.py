@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 
 import msgspec
@@ -17,16 +18,13 @@ from homeport.ipam.ranges import Span, free_spans, merge_spans
 from homeport.model.addresses import IPAddress
 from homeport.ports import AlreadyExists, Conflict, LedgerEntry
 
-
-def utc_now() -> datetime:
-    """The time of a ledger entry."""
-    return datetime.now(UTC)
+_UTC_NOW = partial(datetime.now, UTC)
 
 
 class MemoryStore:
     """An `AllocationStore`."""
 
-    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, now: Callable[[], datetime] = _UTC_NOW) -> None:
         self._now = now
         self._lock = Lock()
         self._allocations: dict[tuple[str, IPAddress], Allocation] = {}

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,8 @@ from homeport.stores.opening import open_database, translated
 from homeport.stores.rows import columns, decode_record, encode_key, encode_record, packed, unpacked
 
 BUSY_SECONDS = 10.0
+_UTC_NOW = partial(datetime.now, UTC)
 _SELECT = "SELECT scope, address, record, version FROM allocations"
-
-
-def utc_now() -> datetime:
-    """The time of a ledger entry."""
-    return datetime.now(UTC)
 
 
 class SqliteStore:
@@ -43,7 +40,11 @@ class SqliteStore:
     """
 
     def __init__(
-        self, path: str | Path, *, now: Callable[[], datetime] = utc_now, busy_seconds: float = BUSY_SECONDS
+        self,
+        path: str | Path,
+        *,
+        now: Callable[[], datetime] = _UTC_NOW,
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         self._path = Path(path)
         self._now = now
@@ -54,7 +55,7 @@ class SqliteStore:
         self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Closes the connections of all threads; the next call opens them again."""
+        """Closes the connections of all threads, which must not be using them; the next call opens them again."""
         self._local = threading.local()
         while self._connections:
             self._connections.popitem()[1].close()
@@ -193,8 +194,10 @@ class SqliteStore:
         if getattr(self._local, "place", None) != place:
             db = open_database(self._path, busy_seconds=self._busy_seconds)
             self._local.db, self._local.place = db, (os.getpid(), _file_identity(self._path))
-            for thread in [t for t in self._connections if not t.is_alive()]:
-                self._connections.pop(thread).close()
+            # Of a thread that ended. Another thread may be at the same clearing up.
+            for thread in [t for t in tuple(self._connections) if not t.is_alive()]:
+                if (left := self._connections.pop(thread, None)) is not None:
+                    left.close()
             self._connections[threading.current_thread()] = db
         connection: sqlite3.Connection = self._local.db
         return connection
