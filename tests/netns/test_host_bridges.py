@@ -39,7 +39,9 @@ def filtering(node: Node) -> str:
 
 
 def bridge_json(node: Node, *args: str) -> list[dict[str, Any]]:
-    out = subprocess.run(["nsenter", f"--net={node.netns}", "bridge", "-json", *args], capture_output=True, check=True)
+    out = subprocess.run(
+        ["nsenter", f"--net={node.netns}", "bridge", "-json", "-compressvlans", *args], capture_output=True, check=True
+    )
     found: list[dict[str, Any]] = json.loads(out.stdout or b"[]")
     return found
 
@@ -52,6 +54,7 @@ def test_bridge(node: Node, ip_json: IpJson) -> None:
     assert not made.vlan_filtering
 
 
+@pytest.mark.guest
 def test_vlan_filtering_as_far_as_this_kernel_goes(node: Node, ip_json: IpJson) -> None:
     add = ["nsenter", f"--net={node.netns}", "ip", "link", "add", "probe0", "type", "bridge", "vlan_filtering", "1"]
     if subprocess.run(add, capture_output=True, check=False).returncode == 0:
@@ -102,6 +105,7 @@ def test_port_flags_of_what_is_no_port(node: Node) -> None:
         node.host.set_bridge_port("nope0", hairpin=True)
 
 
+@pytest.mark.guest
 def test_vlans_come_and_go(node: Node, filtering: str) -> None:
     node.host.add_bridge_vlan(filtering, BridgeVlan(first=10, last=20))
     node.host.add_bridge_vlan(filtering, BridgeVlan(first=30, last=30, pvid=True, untagged=True))
@@ -118,6 +122,7 @@ def test_vlans_come_and_go(node: Node, filtering: str) -> None:
     assert {"vlan": 10} in seen[filtering]
 
 
+@pytest.mark.guest
 def test_operation_undoes_vlans(node: Node, filtering: str) -> None:
     node.host.add_bridge_vlan(filtering, BridgeVlan(first=10, last=20, untagged=True))
     before = bridge_json(node, "vlan", "show")

@@ -75,6 +75,7 @@ def kernel_makes(node: Node, kind: str, *on: str) -> bool:
     return subprocess.run(["nsenter", f"--net={node.netns}", *add], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.guest
 def test_supports_kind_is_what_iproute2_finds(node: Node, ip_json: IpJson) -> None:
     assert node.host.supports_kind("veth")
     assert not node.host.supports_kind("no-such-kind")
@@ -111,6 +112,7 @@ def test_veth_across_two_namespaces(kernel: Kernel, node: Node, netns: MakeNetns
     assert (ours.parent, peer.parent) == (peer.index, ours.index)
 
 
+@pytest.mark.guest
 def test_dummy_as_far_as_this_kernel_goes(node: Node, ip_json: IpJson) -> None:
     if kernel_makes(node, "dummy"):
         node.host.create_dummy("dummy7")

@@ -49,6 +49,6 @@ def test_without_root(way: str) -> None:
     """Root of a user namespace alone: it may do nothing to the machine's own network."""
     enter = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--"]
     if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode != 0:
-        pytest.skip("kernel forbids user namespaces")
+        pytest.skip("kernel lacks user namespaces for ordinary users")
     done = subprocess.run([*enter, sys.executable, "-c", PROGRAM, way], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "10.0.0.2\n", "")
