@@ -79,7 +79,7 @@ def check(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     host, key = shells.host, _key(conf, attachment)
     with host.operation():
         delegation.check(conf, attachment, shells)
-        bridge = checking.check_bridge(host, wanted, recorded)
+        bridge = checking.check_bridge(host, wanted)
         container = checking.check_container(host, wanted, attachment, recorded)
         port = checking.check_port(host, wanted, bridge, container, recorded)
         checking.check_gateways(host, wanted, recorded)

@@ -30,15 +30,13 @@ def host_ifname(key: AttachmentKey) -> str:
 
 
 def ensure_bridge(host: Host, conf: BridgeConf) -> Link:
-    """The bridge, made if it is not there, and up."""
+    """The bridge, made if it is not there, and up. Its MAC is the one that `serve` keeps."""
     bridge = host.link(conf.bridge) or _make_bridge(host, conf)
     require_usable(bridge, conf)
-    # A bridge whose MAC was never set takes the lowest of its ports' MACs: a gateway's may not change like that.
-    kept = bridge.mac if conf.is_gateway and conf.has_ipam and not conf.vlan else None
     with host.operation(undo_on_error=False):
         _refuse_router_advertisements(host, conf.bridge)
-        if kept or not bridge.up or (conf.promisc and not bridge.promisc):
-            bridge = host.set_link(conf.bridge, up=True, promisc=conf.promisc or None, mac=kept)
+        if not bridge.up or (conf.promisc and not bridge.promisc):
+            bridge = host.set_link(conf.bridge, up=True, promisc=conf.promisc or None)
     return bridge
 
 
@@ -91,6 +89,10 @@ def serve(host: Host, conf: BridgeConf, bridge: Link, ips: Sequence[IPConfig]) -
         wanted = gateway_addresses(ips)
         for address in wanted:
             _ensure_address(host, link, address, force=conf.force_address)
+        if link.mac is not None:
+            # A bridge whose MAC was never set takes the lowest of its ports' MACs: a gateway's may not change so. Not
+            # set before it has a port, since the kernel then leaves its state unknown.
+            host.set_link(link.name, mac=link.mac)
         families: set[Family] = {address.version for address in wanted}
         for family in sorted(families):
             if forwarding(host, family) != "1":

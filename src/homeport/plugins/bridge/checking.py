@@ -12,10 +12,10 @@ from homeport.plugins.bridge.netconfs import BridgeConf
 from homeport.ports import BridgeVlan, Host, Link
 
 
-def check_bridge(host: Host, conf: BridgeConf, recorded: Result) -> Link:
+def check_bridge(host: Host, conf: BridgeConf) -> Link:
     """The bridge of the configuration: up, promiscuous and filtering VLANs where asked.
 
-    Its MAC counts when it is a gateway's. Otherwise it may change with every port that comes or goes.
+    Its MAC is no matter: unless somebody set it, it changes with the ports that come and go.
     """
     where = f'bridge "{conf.bridge}"'
     bridge = host.link(conf.bridge)
@@ -25,8 +25,6 @@ def check_bridge(host: Host, conf: BridgeConf, recorded: Result) -> Link:
     _require(where, "up", bridge.up, "down")
     _require(where, "promiscuous", bridge.promisc or not conf.promisc, "not promiscuous")
     _require(where, "VLAN filtering", bridge.vlan_filtering or not conf.vlan_filtering, "none")
-    if conf.is_gateway and conf.has_ipam and not conf.vlan:
-        _check_mac(where, bridge, _recorded(recorded, conf.bridge, None))
     return bridge
 
 
