@@ -8,7 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
+
+import msgspec
 
 from homeport.plugins import registry
 from homeport.ports import AllocationStore, Clock, Cluster, Exec, FileAllocations, Shells
@@ -113,3 +117,23 @@ def _forward(stderr: bytes) -> None:
     """What a foreign plugin logs goes where our own logs go (CNI SPEC 1.1.0 §2)."""
     sys.stderr.buffer.write(stderr)
     sys.stderr.flush()
+
+
+@cache
+def prepare_for_threads() -> None:
+    """To be called before plugins run in several threads at once.
+
+    msgspec works out what a Struct looks like when it is first decoded into, and two threads that are first at once
+    crash the interpreter (seen with 0.22). So all of ours are worked out here, by one thread.
+    """
+    import homeport.stores.disk
+    import homeport.stores.sqlite  # noqa: F401 -- for the types they define
+
+    for module in registry.MODULES.values():
+        import_module(module)
+    waiting: list[type[msgspec.Struct]] = [msgspec.Struct]
+    while waiting:
+        known = waiting.pop()
+        waiting += known.__subclasses__()
+        with suppress(TypeError, NameError):  # what cannot be decoded into at all
+            msgspec.json.Decoder(known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import ip_address
@@ -180,24 +180,37 @@ class Lab:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
         return done.stdout
 
-    def inside_lan_nothing_is_left(self) -> bool:
-        """Whether the nodes have their own interfaces and none of a pod's."""
-        nodes = self.directory / "lab" / "run" / "nodes"
-        links = [
-            json.loads(self.inside(str(nodes / node["name"]), "ip", "-json", "link")) for node in self.get("nodes")
-        ]
-        masters = {f"eth{n}" for n in range(1, self.shape.interfaces + 1)}
-        return all({link["ifname"] for link in found} - {"lo"} == masters for found in links)
+    @property
+    def masters(self) -> list[str]:
+        return [f"eth{n}" for n in range(1, self.shape.interfaces + 1)]
+
+    def links_of_nodes(self, nodes: Iterable[str]) -> set[str]:
+        """The names of all links of these nodes, without `lo`."""
+        paths = [str(self.directory / "lab" / "run" / "nodes" / node) for node in nodes]
+        found = [link for path in paths for link in json.loads(self.inside(path, "ip", "-json", "link"))]
+        return {link["ifname"] for link in found} - {"lo"}
 
     def namespaces(self) -> set[str]:
         """Container IDs that have a namespace."""
         return set(self.inside(str(self.directory / "lab/run/lan"), "ls", str(self.directory / "lab/run/pods")).split())
 
-    def links(self) -> dict[str, list[dict[str, Any]]]:
-        """By running pod: `ip -json address`, without `lo`."""
-        pods = {p["name"]: p["netns"] for p in self.get("pods") if p["phase"] == "Running"}
-        found = {name: json.loads(self.inside(netns, "ip", "-json", "address")) for name, netns in pods.items()}
-        return {name: [link for link in links if link["ifname"] != "lo"] for name, links in found.items()}
+    def links(self, pods: Iterable[Mapping[str, Any]] | None = None) -> dict[str, list[dict[str, Any]]]:
+        """By running pod: `ip -json address`, without `lo`. `pods` is what `get pods` said, where that is known."""
+        found = {}
+        for pod in self.get("pods") if pods is None else pods:
+            if pod["phase"] == "Running":
+                links = json.loads(self.inside(pod["netns"], "ip", "-json", "address"))
+                found[pod["name"]] = [link for link in links if link["ifname"] != "lo"]
+        return found
+
+    def kernel(self, pods: Iterable[Mapping[str, Any]] | None = None) -> Seen:
+        """What the kernel says each running pod has."""
+        return {
+            pod: {
+                link["ifname"]: tuple(i["local"] for i in link["addr_info"] if i["scope"] == "global") for link in links
+            }
+            for pod, links in self.links(pods).items()
+        }
 
     def seen(self, workload: str = "") -> Seen:
         """What the kernel says each running pod (of that workload) has; the table must say the same."""
@@ -207,12 +220,7 @@ class Lab:
                 of_pod = told.setdefault(row["replica"], {})
                 if row["interface"]:
                     of_pod[row["interface"]] = tuple(row["addresses"])
-        kernel: Seen = {
-            pod: {
-                link["ifname"]: tuple(i["local"] for i in link["addr_info"] if i["scope"] == "global") for link in links
-            }
-            for pod, links in self.links().items()
-        }
+        kernel = self.kernel()
         assert kernel == told
         return {pod: seen for pod, seen in kernel.items() if pod.startswith(workload)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,7 +64,8 @@ def test_e3_late_del_changes_nothing(lab: Lab) -> None:
     lab("ping")
 
 
-def test_e4_moves_to_another_node_and_is_reached_at_once(lab: Lab) -> None:
+def test_e4_moves_to_another_node_and_is_reached_at_once(lab: Lab, wait_until: Callable[..., None]) -> None:
+    """An IPv6 address is usable when it is no longer tentative (RFC 4862 §5.4): from then on at once."""
     lab.networks()
     lab.workload("web")
     lab.up()
@@ -78,6 +80,7 @@ def test_e4_moves_to_another_node_and_is_reached_at_once(lab: Lab) -> None:
     assert lab.macs()["web-1"] == macs["web-1"]
     (peer,) = [p["netns"] for p in lab.get("pods") if p["name"] == "peer-0"]
     own = lab.seen("peer")["peer-0"]
+    wait_until(lambda: not any("tentative" in i for link in lab.links()["web-1"] for i in link["addr_info"]))
     for ifname, addresses in lab.numbered()["web-1"].items():
         for source, address in zip(own[ifname], addresses, strict=True):
             lab.inside(peer, "ping", "-c", "1", "-W", "1", "-I", source, address)

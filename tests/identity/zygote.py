@@ -8,6 +8,7 @@ the child kills itself before its step of that number, and names the step on std
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import itertools
 import json
@@ -67,6 +68,7 @@ def child(request: dict[str, Any], stdin: int, stdout: int, stderr: int) -> None
     for ours, its in enumerate((stdin, stdout, stderr)):
         os.dup2(its, ours)
     sys.stdin = os.fdopen(0)
+    faulthandler.enable(2)
     if request["kill_at"]:
         kill_at(request["kill_at"])
     sys.argv = ["homeport", *request["argv"]]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import msgspec
 
+from homeport import wiring
 from homeport.lab import building, controllers
 from homeport.lab.controllers import (
     AdoptPod,
@@ -34,6 +36,8 @@ from homeport.model.names import PodRef
 
 _AT_ONCE = 8  # sandboxes started or stopped side by side
 Report = Callable[[str], None]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def converge(lab: Lab, report: Report) -> None:
@@ -182,7 +186,7 @@ class _Run:
             planned.append((pod, sandbox, kubelet))
         if planned:
             self._report("starting " + ", ".join(pod.ref.name for pod, _, _ in planned))
-        outcomes = self._workers.map(lambda one: one[2].start(one[1]), planned)
+        outcomes = self._side_by_side(lambda one: one[2].start(one[1]), planned)
         for (pod, sandbox, _), outcome in zip(planned, outcomes, strict=True):
             self._note_start(pod, sandbox, outcome)
 
@@ -214,8 +218,8 @@ class _Run:
         lab = self._lab
         if sandboxes:
             self._report("stopping " + ", ".join(s.ref.name for s in sandboxes))
-        kubelets = [lab.kubelet(s.node) for s in sandboxes]
-        outcomes = self._workers.map(lambda kubelet, sandbox: kubelet.stop(sandbox), kubelets, sandboxes)
+        doomed = [(lab.kubelet(s.node), s) for s in sandboxes]
+        outcomes = self._side_by_side(lambda one: one[0].stop(one[1]), doomed)
         for sandbox, error in zip(sandboxes, outcomes, strict=True):
             if error is not None:
                 self._stuck.add(sandbox.container_id)
@@ -223,6 +227,13 @@ class _Run:
                 continue
             lab.state.remove(sandbox)
             self._releases += 1
+
+    def _side_by_side(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """The results of `work`, in order as they come."""
+        if len(items) < 2:
+            return map(work, items)
+        wiring.prepare_for_threads()
+        return self._workers.map(work, items)
 
 
 def new_pod(workload: WorkloadObject, ordinal: int | None) -> PodObject:
