@@ -2,8 +2,8 @@
 
 The guest is the kernel under qemu that has what this machine's may lack; tests/qemu runs every test marked `guest`
 there and fails when one is skipped. The mark is put on each `root` test with "ipvlan" in the name of its module or its
-own; a test that needs another such capability is marked by hand. With HOMEPORT_NO_SKIPS set, as in CI, a skip or an expected failure is a
-failure, unless its reason begins with "kernel lacks" and the guest runs the test.
+own; a test that needs another such capability is marked by hand. With HOMEPORT_NO_SKIPS set, as in CI, a skip or an
+expected failure is a failure, unless its reason begins with "kernel lacks" and the guest runs the test.
 """
 
 from __future__ import annotations
