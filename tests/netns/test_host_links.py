@@ -256,9 +256,8 @@ def test_operation_undoes_links(node: Node, netns: MakeNetns, ip_json: IpJson) -
             node.host.create_bridge("br0")
             node.host.set_link("veth1", up=True, master="br0")
             node.host.set_link("eth0", pod, up=True, rename="eth9")
-            node.host.set_link(
-                "eth1", rename="up1", mtu_bytes=1300, mac=OTHER_MAC, promisc=True, alias="x", master="br1"
-            )
+            node.host.set_link("eth1", up=False, rename="up1", mtu_bytes=1300, mac=OTHER_MAC, promisc=True)
+            node.host.set_link("up1", up=True, alias="x", master="br1")
             assert len(ip_json(pod, "link")) == 2
             raise Failed
 
@@ -270,6 +269,7 @@ def test_operation_undoes_links(node: Node, netns: MakeNetns, ip_json: IpJson) -
 
 def test_half_done_change_is_undone(node: Node, ip_json: IpJson) -> None:
     """The kernel takes the MTU, then refuses the name: it commits some changes and reports an error."""
+    node.host.set_link("eth1", up=False)  # an old kernel renames no link that is up
     before = snapshot(ip_json, node.netns)
 
     def run() -> None:

@@ -191,18 +191,14 @@ class Linking(Operating):
         return decode_link(after)
 
     def _restore(self, body: bytes, changed: _Change, netns: str | None) -> None:
-        """Gives back what `changed` took; first the flags, since an old kernel renames no link that is up.
-
-        `body` is the link's message from before.
-        """
+        """Gives back what `changed` took. `body` is the link's message from before."""
         before = decode_link(body)
-        flags, rest = changed.undone(before)
         with self.netlink(netns) as sock:
-            if find(sock, index=before.index) is None:
-                return
-            sock.indexes.clear()
-            for part in (flags, rest):
-                _apply(sock, before.index, part, f'restore link "{before.name}"{place(netns)}')
+            found = find(sock, index=before.index)
+            if found is not None:
+                sock.indexes.clear()
+                undone = changed.undone(before, renamed=link_name(found) != before.name)
+                _apply(sock, before.index, undone, f'restore link "{before.name}"{place(netns)}')
 
     def delete_links(self, names: Iterable[str], netns: str | None = None) -> None:
         """A deletion has no inverse: an operation that fails later does not bring the links back."""
@@ -256,32 +252,37 @@ class _Change:
             parts.append(netlink.attribute(uapi.IFLA_IFALIAS, self.alias.encode()))
         return header(index, flags=flags, change=mask) + b"".join(parts) if parts or mask else None
 
-    def undone(self, before: Link) -> tuple[_Change, _Change]:
-        """(the flags, the rest) as they were in `before`, for what this change touches."""
-        flags = _Change(
+    def steps(self) -> Sequence[_Change]:
+        """In one request the kernel changes the name before the flags, but an old one renames no link that is up."""
+        if self.name is None or self.up is not False:
+            return (self,)
+        rest = _Change(name=self.name, mtu_bytes=self.mtu_bytes, mac=self.mac, master=self.master, alias=self.alias)
+        return _Change(up=False, promisc=self.promisc), rest
+
+    def undone(self, before: Link, *, renamed: bool) -> _Change:
+        """As it was in `before`, for what this change touches."""
+        return _Change(
             up=None if self.up is None else before.up,
             promisc=None if self.promisc is None else before.promisc,
-        )
-        rest = _Change(
-            name=None if self.name is None else before.name,
+            name=before.name if renamed else None,
             mtu_bytes=None if self.mtu_bytes is None else before.mtu_bytes,
             mac=None if self.mac is None else before.mac,
             master=None if self.master is None else before.master or 0,
             alias=None if self.alias is None else before.alias,
         )
-        return flags, rest
 
 
 def _apply(sock: NetlinkSocket, index: int, change: _Change, action: str) -> None:
-    body = change.encode(index)
-    if body is None:
-        return
-    try:
-        sock.change(uapi.RTM_SETLINK, body)
-    except Refused as refusal:
-        if refusal.errno == errno.EEXIST and change.name is not None:
-            raise errors.name_taken(f'{action}, rename to "{change.name}"', refusal.text) from refusal
-        raise errors.refused(action, refusal.errno, refusal.text) from refusal
+    for step in change.steps():
+        body = step.encode(index)
+        if body is None:
+            continue
+        try:
+            sock.change(uapi.RTM_SETLINK, body)
+        except Refused as refusal:
+            if refusal.errno == errno.EEXIST and step.name is not None:
+                raise errors.name_taken(f'{action}, rename to "{step.name}"', refusal.text) from refusal
+            raise errors.refused(action, refusal.errno, refusal.text) from refusal
 
 
 def _delete(sock: NetlinkSocket, found: Sequence[bytes], action: str) -> None:
