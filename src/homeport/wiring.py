@@ -65,7 +65,7 @@ def build_shells(
         files=LocalFiles(),
         delegates=delegates,
         open_allocations=lambda path: _open_allocations(path or default_store),
-        open_file_allocations=lambda data_dir, network: _open_file_allocations(disk + data_dir, network),
+        open_file_allocations=lambda data_dir, network: _open_file_allocations(disk, data_dir, network),
         cluster=cluster,
         node=node or environ.get("NODENAME") or os.uname().nodename,
     )
@@ -107,10 +107,10 @@ def _open_allocations(path: str) -> AllocationStore:
     return SqliteStore(path)
 
 
-def _open_file_allocations(data_dir: str, network: str) -> FileAllocations:
-    from homeport.stores.disk import DiskAllocations
+def _open_file_allocations(disk: str, data_dir: str, network: str) -> FileAllocations:
+    from homeport.stores.disk import DEFAULT_DATA_DIR, DiskAllocations
 
-    return DiskAllocations(data_dir, network)
+    return DiskAllocations(disk + (data_dir or DEFAULT_DATA_DIR), network)
 
 
 def _forward(stderr: bytes) -> None:

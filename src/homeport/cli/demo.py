@@ -23,11 +23,11 @@ import typer
 
 from homeport.cli import lab_names, output
 
-_FILES = ("nad.yaml", "statefulset.yaml", "deployment.yaml")
+FILES = ("nad.yaml", "statefulset.yaml", "deployment.yaml")
 _EXPECTED = {"web-0": "10.93.97.12", "web-1": "10.93.97.13", "web-2": "10.93.97.14"}
 
 
-class _Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True):
     """Where a replica is, and its address there."""
 
     node: str
@@ -73,11 +73,11 @@ def _play(substitute: list[str]) -> bool:
         before = _places()
         _say(scene.title)
         good += [_show(*command) for command in scene.commands]
-        good += [_compare(before or first, _places(), first), _show_ping(scene.pods)]
+        good += [compare(before or first, _places(), first), _show_ping(scene.pods)]
     return all(good)
 
 
-def _scenes(first: Mapping[str, _Place]) -> Iterator[_Scene]:
+def _scenes(first: Mapping[str, Place]) -> Iterator[_Scene]:
     yield _Scene("All pods are deleted at once", [["delete", "pod", "--all"]], 3)
     node = first["web-0"].node if "web-0" in first else "node-1"
     yield _Scene("A node loses its power", [["node", "kill", node]], 3)
@@ -93,9 +93,9 @@ def _scenes(first: Mapping[str, _Place]) -> Iterator[_Scene]:
     )
 
 
-def _compare(before: Mapping[str, _Place], after: Mapping[str, _Place], first: Mapping[str, _Place]) -> bool:
+def compare(before: Mapping[str, Place], after: Mapping[str, Place], first: Mapping[str, Place]) -> bool:
     """Prints the replicas before and after; whether each has the address it had at first."""
-    nowhere = _Place("", "")
+    nowhere = Place("", "")
     rows = []
     for name in _EXPECTED:
         was, now = before.get(name, nowhere), after.get(name, nowhere)
@@ -106,11 +106,11 @@ def _compare(before: Mapping[str, _Place], after: Mapping[str, _Place], first: M
     return _claim("same addresses", all(row[-1] == "yes" for row in rows))
 
 
-def _places() -> dict[str, _Place]:
+def _places() -> dict[str, Place]:
     """The running replicas of `web`, as `lab get` tells."""
     listed = json.loads(_run("get", "-o", "json").stdout or "[]")
     return {
-        one["replica"]: _Place(one["node"], ",".join(one["addresses"]))
+        one["replica"]: Place(one["node"], ",".join(one["addresses"]))
         for one in listed
         if one["replica"] in _EXPECTED and one["phase"] == "Running"
     }
@@ -199,7 +199,7 @@ def _lab_of_its_own() -> Iterator[None]:
     terminated = signal.signal(signal.SIGTERM, _end)
     os.environ["HOMEPORT_LAB_DIR"], os.environ["HOMEPORT_LAB"] = str(directory), "demo"
     try:
-        for name in _FILES:
+        for name in FILES:
             (directory / name).write_text((resources.files("homeport.lab") / "guide" / name).read_text())
         os.chdir(directory)
         yield
