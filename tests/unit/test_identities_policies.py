@@ -67,7 +67,11 @@ def test_the_whole_section() -> None:
     ("sticky", "message"),
     [
         ("yes", 'key "ipam.sticky": found "yes", expected true, false or an object'),
-        ({"whenscaled": "Retain"}, "whenscaled"),
+        (
+            {"whenscaled": "Retain"},
+            'key "ipam.sticky": found "whenscaled", expected only '
+            "whenScaled, whenDeleted, retainFor, adopt, order, replicas, kinds",
+        ),
         ({"order": "random"}, 'key "ipam.sticky.order": found "random", expected one of "ordinal", "lowest"'),
         ({"whenScaled": "Keep"}, 'key "ipam.sticky.whenScaled": found "Keep"'),
         ({"retainFor": "3 days"}, 'key "ipam.sticky.retainFor": found "3 days", expected a duration such as 72h'),
@@ -152,5 +156,6 @@ def test_an_annotation_replaces_what_it_names_of_the_retention() -> None:
     found = retention_for(policy, WEB, {"homeport.dev/retention": '{"whenDeleted": "Retain"}'})
     assert found == Retention(when_scaled="Release", when_deleted="Retain", retain_for=timedelta(hours=72))
     assert retention_for(policy, WEB, {}) == policy.retention
-    with pytest.raises(InvalidNetConf, match="whenDeleted"):
-        retention_for(policy, WEB, {"homeport.dev/retention": '{"whenDeleted": "retain"}'})
+    for text, message in (('{"whenDeleted": "retain"}', "whenDeleted"), ('{"order": "lowest"}', 'found "order"')):
+        with pytest.raises(InvalidNetConf, match=message):
+            retention_for(policy, WEB, {"homeport.dev/retention": text})

@@ -60,7 +60,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[ReplicaKind, ...] = ()
 
 
-class _RetentionKeys(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+class _RetentionKeys(msgspec.Struct, frozen=True, rename="camel"):
     when_scaled: Literal["Retain", "Release"] | None = None
     when_deleted: Literal["Retain", "Release"] | None = None
     retain_for: str | None = None
@@ -78,7 +78,7 @@ class _RetentionKeys(msgspec.Struct, frozen=True, rename="camel", forbid_unknown
         return msgspec.structs.replace(base, **changes)
 
 
-class _StickyKeys(_RetentionKeys, frozen=True, rename="camel", forbid_unknown_fields=True):
+class _StickyKeys(_RetentionKeys, frozen=True, rename="camel"):
     order: Literal["ordinal", "lowest"] = "ordinal"
     replicas: dict[str, list[str | list[str]]] = {}
     kinds: tuple[ReplicaKind, ...] = ()
@@ -95,6 +95,7 @@ def parse_policy(sticky: object, ranges: Sequence[Range], *, at: str = "ipam.sti
         return Policy()
     if not isinstance(sticky, Mapping):
         raise InvalidNetConf(f'key "{at}": found {documents.shown(sticky)}, expected true, false or an object')
+    _require_known(sticky, _StickyKeys, f'key "{at}"')
     keys = documents.convert(sticky, _StickyKeys, at=at)
     maps = {
         name: _parse_map(entries, ranges, f'key "{at}.replicas["{name}"]"') for name, entries in keys.replicas.items()
@@ -135,7 +136,17 @@ def retention_for(policy: Policy, workload: Workload, annotations: Mapping[str, 
     if text is None:
         return policy.retention
     at = f'annotation "{RETENTION}" of {workload}'
-    return documents.convert(_decode(text, at), _RetentionKeys, at=at).over(policy.retention, at)
+    given = _decode(text, at)
+    _require_known(given, _RetentionKeys, at)
+    return documents.convert(given, _RetentionKeys, at=at).over(policy.retention, at)
+
+
+def _require_known(given: Mapping[str, Any], keys: type[msgspec.Struct], at: str) -> None:
+    """A misspelt key would leave its default in force without a word: these sections are ours, and strict."""
+    known = [field.encode_name for field in msgspec.structs.fields(keys)]
+    for key in given:
+        if key not in known:
+            raise InvalidNetConf(f"{at}: found {documents.shown(key)}, expected only {', '.join(known)}")
 
 
 def _decode(text: str, at: str) -> Mapping[str, Any]:
