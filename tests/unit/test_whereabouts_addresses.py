@@ -320,6 +320,20 @@ def test_r6_a_repeated_add_that_fails_later_keeps_what_the_first_one_holds() -> 
     assert tuple(cluster.store.all()) == held
 
 
+def test_r6_r8_a_move_that_fails_halfway_leaves_both_addresses_with_the_old_holder() -> None:
+    """Silent on one family, heard on the other: it lives, and its DEL is still to come."""
+    cluster = Cluster(DUAL)
+    web = cluster.world.scale("web", 1)
+    cluster.replica(web, 0)
+    old = cluster.running.pop(PodRef("ns", "web-0"))[0]
+    cluster.probe.answering[ip_address("fd00:93::1")] = MacAddress("0a:58:0a:00:00:01")
+    with pytest.raises(TryAgainLater, match="still answers for fd00:93::1"):
+        cluster.replica(web, 0, node="n2")
+    assert [a.holder.container_id for a in cluster.store.all() if a.holder] == ["c1", "c1"]
+    whereabouts.delete(cluster.conf, old, cluster.shells("n1"))
+    assert set(cluster.phases().values()) == {"Retained"}
+
+
 def test_e17_an_undone_attachment_has_its_old_address_back() -> None:
     cluster = Cluster()
     web = cluster.world.scale("web", 1)

@@ -44,6 +44,7 @@ from homeport.ports import AllocationStore, AlreadyExists, Clock, Cluster, Confl
 
 CLAIM_SECONDS = 10.0
 _CANDIDATES = 8  # asked for at once, so that a race for the lowest address costs no further question
+_UNDONE = "undone: the attachment failed"
 _CONFIG_SOURCE = "kubernetes.io/config.source"
 
 
@@ -197,9 +198,9 @@ def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier:
                 case AlreadyHeld(allocation):
                     return allocation
                 case Take(previous, cause):
-                    return _write(asked, want.bound(previous, previous.address, asked.shells.clock.now()), cause)
+                    return _take(asked, want, previous, cause)
                 case Create(address, cause):
-                    return _write(asked, want.bound(None, address, asked.shells.clock.now()), cause)
+                    return _create(asked, want, address, cause)
                 case Examine(allocation):
                     move = examine(
                         allocation, want.holder, asked.claimant.pod, asked.conf, asked.attachment, asked.shells
@@ -229,18 +230,27 @@ def _held(asked: Claim, known: Sequence[Allocation], earlier: Sequence[Allocatio
     return match_allocations(left, [a for a in known if (a.scope, a.address) not in used])[0]
 
 
-def _write(asked: Claim, allocation: Allocation, cause: str) -> Allocation:
-    """Creates or replaces, its undoing noted first: an error of the disk may leave the change behind all the same."""
-    asked.shells.host.on_undo(lambda: _undo(asked, allocation))
-    if allocation.version:
-        return asked.store.replace(allocation, cause=cause)
-    return asked.store.create(allocation, cause=cause)
+def _create(asked: Claim, want: Want, address: IPAddress, cause: str) -> Allocation:
+    # The undoing is noted first: an error of the disk may leave the change behind all the same.
+    asked.shells.host.on_undo(partial(_undo, asked, want.scope, address, None))
+    return asked.store.create(want.bound(None, address, asked.shells.clock.now()), cause=cause)
 
 
-def _undo(asked: Claim, allocation: Allocation) -> None:
-    now = asked.store.get(allocation.scope, allocation.address)
-    if now is not None and now.is_held_by(asked.attachment.container_id, asked.attachment.ifname):
-        _let_go(asked.store, asked.shells.clock, now, "undone: the attachment failed")
+def _take(asked: Claim, want: Want, previous: Allocation, cause: str) -> Allocation:
+    asked.shells.host.on_undo(partial(_undo, asked, previous.scope, previous.address, previous.holder))
+    return asked.store.replace(want.bound(previous, previous.address, asked.shells.clock.now()), cause=cause)
+
+
+def _undo(asked: Claim, scope: str, address: IPAddress, holder: Holder | None) -> None:
+    """Lets go of the address again, or gives it back to the `holder` it was taken from: its DEL is still to come."""
+    now = asked.store.get(scope, address)
+    if now is None or not now.is_held_by(asked.attachment.container_id, asked.attachment.ifname):
+        return
+    if holder is None:
+        _let_go(asked.store, asked.shells.clock, now, _UNDONE)
+        return
+    with suppress(Conflict):
+        asked.store.replace(msgspec.structs.replace(now, holder=holder), cause=_UNDONE)
 
 
 def _let_go(store: AllocationStore, clock: Clock, allocation: Allocation, cause: str) -> bool:
@@ -269,7 +279,7 @@ def _release_surplus(asked: Claim, known: Sequence[Allocation], bound: Sequence[
 
 def _keep_surplus(store: AllocationStore, allocation: Allocation) -> None:
     with suppress(AlreadyExists):
-        store.create(allocation, cause="undone: the attachment failed")
+        store.create(allocation, cause=_UNDONE)
 
 
 def _candidates(store: AllocationStore, want: Want) -> tuple[IPAddress, ...]:
