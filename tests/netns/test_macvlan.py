@@ -208,10 +208,12 @@ def test_a_master_inside_the_container(shells: Shells, netns: MakeNetns, ip_json
     assert "net1" not in {link["ifname"] for link in ip_json(pod, "link", "show")}
 
 
-def test_dns_is_the_configurations_own(shells: Shells, netns: MakeNetns) -> None:
+def test_dns_is_the_configurations_own_else_of_ipam(shells: Shells, netns: MakeNetns) -> None:
     ipam = {**STATIC, "dns": {"nameservers": ["10.0.0.1"]}}
-    result = macvlan.add(conf(ipam=ipam, dns={"nameservers": ["10.0.0.2"]}), attachment(netns("pod")), shells)
+    result = macvlan.add(conf(ipam=ipam, dns={"nameservers": ["10.0.0.2"]}), attachment(netns("one")), shells)
     assert result.dns.nameservers == ("10.0.0.2",)
+    result = macvlan.add(conf(ipam=ipam), attachment(netns("two")), shells)
+    assert result.dns.nameservers == ("10.0.0.1",)
 
 
 def test_add_announces_the_address(

@@ -24,7 +24,7 @@ from homeport.plugins import registry
 _MARK = "# A CNI plugin of Homeport, written by `homeport install`."
 _SHEBANG_MAX = 127  # bytes that kernels before 5.1 read of the first line
 _MODE = 0o755
-_PACKAGES = ("homeport", "msgspec", "pyroute2")
+_PACKAGES = ("homeport", "msgspec")
 _HEAD = 1024
 
 

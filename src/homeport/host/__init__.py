@@ -1,1 +1,1 @@
-"""The kernel, through netlink: links, addresses, routes, rules, namespaces. Only this package imports pyroute2."""
+"""The kernel: links, addresses, routes, rules and namespaces, by netlink of our own (docs/host.md says why)."""

@@ -57,7 +57,7 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
         )
         assigned = conf.prev_result if _takes_over(conf) else delegation.request(conf, attachment, shells)
         assert assigned is not None  # _takes_over says so
-        result = stacked.result_of(link, attachment, assigned, dns=conf.dns or assigned.dns)
+        result = stacked.result_of(link, attachment, assigned, conf.dns)
         # In l3 modes a link neither asks nor answers ARP, and neighbours know the master's MAC anyway.
         interfaces.configure(host, link.name, netns, result, announce=wanted.mode == "l2")
         return result

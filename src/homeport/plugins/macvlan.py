@@ -75,7 +75,7 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
         assigned = delegation.request(conf, attachment, shells) if delegation.ipam_type(conf) else Result()
         if delegation.ipam_type(conf) == _STICKY_IPAM:
             link = _keep_mac(wanted, link, netns, conf, attachment, shells)
-        result = stacked.result_of(link, attachment, assigned, dns=conf.dns)
+        result = stacked.result_of(link, attachment, assigned, conf.dns)
         interfaces.configure(host, link.name, netns, result)
         return result
 

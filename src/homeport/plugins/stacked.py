@@ -35,13 +35,13 @@ def find_master(stacking: Stacking, attachment: Attachment, host: Host) -> Link:
     return master
 
 
-def result_of(link: Link, attachment: Attachment, assigned: Result, dns: DNS) -> Result:
-    """The result with `link` as its only interface and every address on it."""
+def result_of(link: Link, attachment: Attachment, assigned: Result, own_dns: DNS) -> Result:
+    """The result with `link` as its only interface and every address on it; `own_dns`, where given, is its dns."""
     return Result(
         interfaces=(Interface(name=link.name, mac=link.mac, sandbox=attachment.netns_path),),
         ips=tuple(msgspec.structs.replace(ip, interface=0) for ip in assigned.ips),
         routes=assigned.routes,
-        dns=dns,
+        dns=own_dns or assigned.dns,
     )
 
 
