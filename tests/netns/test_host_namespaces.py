@@ -251,7 +251,7 @@ def test_direct_entrance_comes_back_after_every_error(netns: MakeNetns) -> None:
     pod = netns()
     for attempt in (
         lambda: kernel.links("/run/netns/hp-nowhere"),
-        lambda: kernel.links("/etc/hostname"),
+        lambda: kernel.links(__file__),
         lambda: kernel.write_sysctl("net/ipv4/ip_forward", "what", pod),
         lambda: kernel.create_namespace(pod),
         lambda: kernel.create_namespace("/proc/nowhere"),
@@ -279,5 +279,5 @@ def test_lock_keeps_others_out(host: Kernel, netns: MakeNetns) -> None:
         seen.append("first")
     thread.join()
     assert seen == ["first", "other"]
-    with pytest.raises(InvalidNetns), host.lock_namespace("/etc/hostname"):
+    with pytest.raises(InvalidNetns), host.lock_namespace(__file__):
         pass
