@@ -48,9 +48,10 @@ class _Ran(msgspec.Struct, frozen=True):
 
 
 def demo() -> None:
-    """Show the main job: replicas that lose their pods, a node and their place, and keep their addresses.
+    """Show replicas that lose everything but their addresses.
 
-    Exit code 0 says that every address was the same every time, and that all replicas reached each other.
+    Their pods, a node, and their place to another workload, in a lab of its own. Exit code 0 says that every address
+    was the same every time, and that all replicas reached each other.
     """
     typer.echo("A StatefulSet on a secondary network, on this machine, in network namespaces of its own.")
     with _lab_of_its_own():

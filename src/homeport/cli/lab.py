@@ -53,7 +53,7 @@ def up(
     ] = [],  # noqa: B006
     lab: LabName = lab_names.DEFAULT,
 ) -> None:
-    """Start the lab, or bring a running one to what the manifests say; a second time changes nothing.
+    """Start the lab, or bring it to what manifests say. A second time changes nothing.
 
     Example: homeport lab up -f nad.yaml -f statefulset.yaml --nodes 3
     """
@@ -68,6 +68,12 @@ def up(
             typer.echo(f"{skipped.kind.lower()}/{skipped.name} skipped: the lab has no use for it ({skipped.where})")
         session.converge()
     session.exit()
+
+
+app.command("get")(lab_views.get)
+app.command("ping")(lab_views.ping)
+app.command("exec", context_settings={"ignore_unknown_options": True})(lab_views.exec_)
+app.command("events")(lab_views.events)
 
 
 @app.command()
@@ -158,7 +164,7 @@ def rollout_restart(
 
 @node_app.command("kill")
 def node_kill(name: NodeName, lab: LabName = lab_names.DEFAULT) -> None:
-    """Take the power from a node: no DEL is sent, and its pods start elsewhere."""
+    """Take a node's power. No DEL is sent, and its pods start elsewhere."""
     from homeport.lab import actions
 
     with lab_names.session(lab) as session:
@@ -176,7 +182,7 @@ def node_partition(
     ] = False,
     lab: LabName = lab_names.DEFAULT,
 ) -> None:
-    """Pull a node's cables: its pods run on, reach nobody, and are not replaced until they are deleted by force."""
+    """Pull a node's cables. Its pods run on, reach nobody, and are not replaced until they are deleted by force."""
     from homeport.lab import actions
 
     with lab_names.session(lab) as session:
@@ -237,7 +243,7 @@ def advance(
     span: Annotated[str, typer.Argument(metavar="TIME", help="such as 72h, 30m or 45s")],
     lab: LabName = lab_names.DEFAULT,
 ) -> None:
-    """Put the lab's clock forward, to see what becomes of addresses kept with retainFor.
+    """Put the lab's clock forward. Addresses kept with retainFor then come to their end.
 
     Example: homeport lab advance 72h
     """
@@ -253,15 +259,11 @@ def advance(
 
 @app.command()
 def down(lab: LabName = lab_names.DEFAULT) -> None:
-    """Remove the lab: every namespace, interface, object and allocation of it."""
+    """Remove the lab and all that is in it."""
     from homeport.lab import places, sessions
 
     existed = sessions.remove(places.of_lab(lab), lab_names.say_waiting)
     typer.echo(f"lab/{lab} deleted" if existed else f"lab/{lab} is not there; nothing to delete")
 
 
-app.command("get")(lab_views.get)
-app.command("ping")(lab_views.ping)
-app.command("exec", context_settings={"ignore_unknown_options": True})(lab_views.exec_)
-app.command("events")(lab_views.events)
 app.command("demo")(demo)

@@ -40,7 +40,7 @@ def get(
     form: Output = Format.TABLE,
     lab: LabName = lab_names.DEFAULT,
 ) -> None:
-    """List replicas with their addresses; or pods, nodes, networks, workloads, allocations.
+    """List replicas with their addresses. Or pods, nodes, networks, workloads, allocations.
 
     Example: homeport lab get -o wide
     """
@@ -113,9 +113,9 @@ def ping(
     form: Output = Format.TABLE,
     lab: LabName = lab_names.DEFAULT,
 ) -> None:
-    """Ping from every pod to every other over their networks; exit 1 if a pair does not answer.
+    """Ping from every pod to every other over their networks.
 
-    SOURCE is the address the request leaves from, TABLE the routing table that address selects.
+    Exits 1 if a pair fails. SOURCE is the address a request leaves from, TABLE the routing table it selects.
     """
     from homeport.lab import pings
 
