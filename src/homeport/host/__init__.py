@@ -1,1 +1,1 @@
-"""The kernel: links, addresses, routes, rules, settings, filters, namespaces. Only this package speaks netlink."""
+"""The kernel: links, addresses, routes, rules and namespaces, by netlink of our own (docs/host.md says why)."""
