@@ -15,6 +15,7 @@ import msgspec
 from homeport.cni import netconfs
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
+from homeport.host.files import LocalFiles
 from homeport.host.kernel import Kernel
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import NodeState, OwnerReference, Pod, WorkloadState
@@ -131,7 +132,7 @@ class Neighbourhood:
 
 
 class Drawer:
-    """`Files` out of a dictionary."""
+    """`Files` out of a dictionary; logs are written for real."""
 
     def __init__(self, contents: Mapping[str, bytes] | None = None) -> None:
         self.contents = dict(contents or {})
@@ -142,6 +143,9 @@ class Drawer:
     def list(self, path: str | Path) -> tuple[str, ...] | None:
         below = tuple(sorted(name.rpartition("/")[2] for name in self.contents if name.startswith(f"{path}/")))
         return below or None
+
+    def append(self, path: str | Path, text: str, *, max_bytes: int) -> None:
+        LocalFiles().append(path, text, max_bytes=max_bytes)
 
 
 def shells_on(

@@ -281,13 +281,16 @@ class Exec(Protocol):
 
 
 class Files(Protocol):
-    """Small configuration files."""
+    """Small configuration files, and logs."""
 
     def read(self, path: str | Path) -> bytes | None:
         """None only for ENOENT/ENOTDIR; anything else raises `IOFailure`."""
 
     def list(self, path: str | Path) -> tuple[str, ...] | None:
         """The names in a directory, sorted; None only when it does not exist."""
+
+    def append(self, path: str | Path, text: str, *, max_bytes: int) -> None:
+        """Adds to a log, made with its directories. One larger than `max_bytes` is renamed PATH.1 before."""
 
 
 class Clock(Protocol):

@@ -14,6 +14,7 @@ from tests.stand_ins import Drawer, World, attachment_of, netconf, shells_on
 from homeport.cni import netconfs, versions
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
+from homeport.host.files import LocalFiles
 from homeport.model.errors import (
     CniError,
     DecodeFailure,
@@ -326,3 +327,11 @@ def test_a_log_that_grew_makes_room(tmp_path: Path) -> None:
     logged(path, netconf({"range": "10.0.0.0/24", "log_file": str(path)}), "add")
     assert path.stat().st_size < 1000
     assert (tmp_path / "whereabouts.log.1").stat().st_size == 11 * 1024 * 1024
+
+
+def test_a_path_that_cannot_be_one_is_an_error_of_ours() -> None:
+    shells = shells_on("n1", MemoryStore())
+    conf = netconf({"configuration_path": "/etc/\0"})
+    for verb in (whereabouts.add, whereabouts.delete):
+        with pytest.raises(IOFailure, match="null"):
+            verb(conf, attachment_of(None, "c"), msgspec.structs.replace(shells, files=LocalFiles()))

@@ -25,7 +25,7 @@ TYPE = whereabouts_conf.TYPE
 def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
     """One address of each range, then those given in full. The same call again gives the same addresses (R7)."""
     ipam = whereabouts_conf.merged_ipam(conf, shells.files)
-    log = open_log(ipam, conf.name, attachment)
+    log = open_log(ipam, conf.name, attachment, shells.files)
     with log.failures_of("ADD"), shells.host.operation():
         wanted = whereabouts_conf.parse(conf, attachment, ipam)
         bound: tuple[Allocation, ...] = ()
@@ -40,7 +40,7 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
 def delete(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     """Lets go of every address this interface holds, whatever the ranges are by now."""
     ipam = whereabouts_conf.merged_ipam(conf, shells.files)
-    log = open_log(ipam, conf.name, attachment)
+    log = open_log(ipam, conf.name, attachment, shells.files)
     with log.failures_of("DEL"):
         store = shells.open_allocations(whereabouts_conf.store_path(ipam))
         claiming.release(store, shells.clock, attachment, conf.name, cause="DEL")
@@ -52,7 +52,7 @@ def check(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     ipam = whereabouts_conf.merged_ipam(conf, shells.files)
     if conf.prev_result is None:
         raise InvalidNetConf('key "prevResult": missing, expected the result of ADD')
-    log = open_log(ipam, conf.name, attachment)
+    log = open_log(ipam, conf.name, attachment, shells.files)
     with log.failures_of("CHECK"):
         wanted = whereabouts_conf.parse(conf, attachment, ipam)
         store = shells.open_allocations(wanted.store)
@@ -74,7 +74,7 @@ def gc(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     if conf.valid_attachments is None:
         raise InvalidNetConf(f'key "{VALID_ATTACHMENTS}": missing, expected the attachments that are to stay')
     ipam = whereabouts_conf.merged_ipam(conf, shells.files)
-    with open_log(ipam, conf.name, attachment).failures_of("GC"):
+    with open_log(ipam, conf.name, attachment, shells.files).failures_of("GC"):
         store = shells.open_allocations(whereabouts_conf.store_path(ipam))
         failed = claiming.release_except(store, shells.clock, shells.node, conf.name, conf.valid_attachments)
         if failed:

@@ -6,14 +6,13 @@ A log that cannot be written never fails an attachment. structlog is imported on
 from __future__ import annotations
 
 import logging
-import os
-import stat
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from typing import Any, TextIO
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from homeport.cni.invocations import Attachment
 from homeport.model.errors import CniError
+from homeport.ports import Files
 
 # Whereabouts' levels, and the words people write for them; "debug" is its default.
 _LEVELS = {
@@ -28,12 +27,13 @@ _MAX_BYTES = 10 * 1024 * 1024
 
 
 class Log:
-    """Events of one attachment. Without a file every call does nothing."""
+    """Events of one attachment. Without a path every call does nothing."""
 
-    def __init__(self, path: str = "", level: int = logging.DEBUG, fields: Mapping[str, str] | None = None) -> None:
+    def __init__(self, files: Files, path: str, level: int, fields: Mapping[str, str]) -> None:
+        self._files = files
         self._path = path
         self._level = level
-        self._fields = dict(fields or {})
+        self._fields = fields
 
     def info(self, event: str, **fields: object) -> None:
         """Something was done."""
@@ -52,44 +52,31 @@ class Log:
     def _write(self, level: int, event: str, fields: Mapping[str, object]) -> None:
         if not self._path or level < self._level:
             return
-        try:
-            with _opened(self._path) as file:
-                _logger(file).log(level, event, **self._fields, **fields)
-        except (OSError, ValueError):  # ValueError: a NUL in the path
-            return
+        with suppress(CniError):
+            line = _line(level, event, {**self._fields, **fields})
+            self._files.append(self._path, f"{line}\n", max_bytes=_MAX_BYTES)
 
 
-def open_log(ipam: Mapping[str, Any], network: str, attachment: Attachment) -> Log:
+def open_log(ipam: Mapping[str, Any], network: str, attachment: Attachment, files: Files) -> Log:
     """The log an ipam section asks for; keys of a wrong type ask for none, so that a DEL goes on."""
     path, level = ipam.get("log_file"), ipam.get("log_level") or "debug"
-    if not isinstance(path, str) or not path:
-        return Log()
     known = _LEVELS.get(level.lower() if isinstance(level, str) else "", logging.DEBUG)
     fields = {"network": network, "container": attachment.container_id, "ifname": attachment.ifname}
     if "K8S_POD_NAME" in attachment.args:
         fields["pod"] = f"{attachment.args.get('K8S_POD_NAMESPACE', '')}/{attachment.args['K8S_POD_NAME']}"
-    return Log(path, known, {key: value for key, value in fields.items() if value})
+    given = {key: value for key, value in fields.items() if value}
+    return Log(files, path if isinstance(path, str) else "", known, given)
 
 
-def _opened(path: str) -> TextIO:
-    """The file, to append to. A full one makes room: it is renamed `.1`, over the one before."""
-    try:
-        found = os.stat(path)
-        if stat.S_ISREG(found.st_mode) and found.st_size > _MAX_BYTES:
-            os.replace(path, f"{path}.1")
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    return open(path, "a", encoding="utf-8", errors="backslashreplace")
-
-
-def _logger(file: TextIO) -> Any:
+def _line(level: int, event: str, fields: Mapping[str, object]) -> str:
     import structlog
 
-    return structlog.wrap_logger(
-        structlog.PrintLogger(file),
+    logger = structlog.wrap_logger(
+        structlog.ReturnLogger(),
         processors=[structlog.stdlib.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), _render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
     )
+    return str(logger.log(level, event, **fields))
 
 
 def _render(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
