@@ -14,7 +14,7 @@ from tests.stand_ins import Neighbourhood, StandingClock, World, attachment_of, 
 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
-from homeport.ipam.allocations import Phase
+from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import PodOwner, Workload
 from homeport.ipam.objects import NodeState, Pod
 from homeport.model.addresses import MacAddress
@@ -527,6 +527,32 @@ def test_a_race_for_every_candidate_is_won_in_the_end_or_the_pool_is_exhausted()
     cluster = Cluster(store=Contended(10))
     with pytest.raises(PoolExhausted):
         cluster.stranger("s")
+
+
+class Changing(MemoryStore):
+    """Somebody else changes an allocation just before we do, once."""
+
+    changed = False
+
+    def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
+        if not self.changed:
+            self.changed = True
+            present = self.get(allocation.scope, allocation.address)
+            assert present is not None
+            super().replace(present, cause="rival")
+        return super().replace(allocation, cause=cause)
+
+
+def test_an_allocation_that_changes_between_reading_and_writing_is_read_again() -> None:
+    store = Changing()
+    cluster = Cluster(store=store)
+    web = cluster.world.scale("web", 1)
+    first = cluster.replica(web, 0)
+    cluster.stop(web, 0)  # a DEL meets it, and then an ADD
+    assert cluster.phases() == {"10.93.97.12": "Retained"}
+    store.changed = False
+    assert cluster.replica(web, 0) == first
+    assert [e.cause for e in store.ledger()] == ["allocated", "rival", "DEL", "rival", "returned"]
 
 
 def test_a_container_outside_kubernetes_owns_its_address_as_long_as_it_lives() -> None:

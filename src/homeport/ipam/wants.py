@@ -35,7 +35,7 @@ def wants_of(
     addresses the slot has already from elsewhere. Raises `InvalidNetConf` when a map has no entry for the replica (R3).
     """
     if pool.policy is None or not isinstance(slot.owner, Replica):
-        withheld = _withheld(pool.policy, (), avoid)
+        withheld = _withheld(pool.policy, avoid)
         return tuple(
             Want(slot=slot, holder=holder, scope=r.scope, range=r.range, withheld=withheld) for r in pool.ranges
         )
@@ -46,8 +46,7 @@ def wants_of(
         policy, replica.workload, notes, network=slot.network, ifname=slot.ifname, ranges=pool.plain_ranges
     )
     mapped = _mapped(pool, address_map, replica.ordinal, start, state.replicas if state is not None else 0)
-    own = [address for address in mapped if address is not None]
-    withheld = _withheld(policy, own, avoid, address_map)
+    withheld = _withheld(policy, avoid, address_map)
     retention = retention_for(policy, replica.workload, notes)
     return tuple(
         Want(
@@ -91,12 +90,10 @@ def _mapped(
     return tuple(None if n is None else entry[n] for n in match_ranges(pool.plain_ranges, entry))
 
 
-def _withheld(
-    policy: Policy | None, own: Sequence[IPAddress], avoid: Iterable[IPAddress], extra: AddressMap | None = None
-) -> tuple[Span, ...]:
-    """Addresses that maps give to others (R5, E15), and those to avoid."""
+def _withheld(policy: Policy | None, avoid: Iterable[IPAddress], extra: AddressMap | None = None) -> tuple[Span, ...]:
+    """All that maps give to anybody (R5, E15), as only the one it is mapped to may ask for it; and what to avoid."""
     maps = [*policy.maps.values()] if policy is not None else []
     if extra is not None:
         maps.append(extra)
-    others = frozenset[IPAddress]().union(*(m.addresses() for m in maps)) - frozenset(own)
-    return merge_spans(Span(address, address) for address in {*others, *avoid})
+    mapped = frozenset[IPAddress]().union(*(m.addresses() for m in maps))
+    return merge_spans(Span(address, address) for address in {*mapped, *avoid})
