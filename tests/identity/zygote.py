@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import io
 import itertools
 import json
@@ -20,6 +21,8 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import typer.main
 
 import homeport.lab.converging  # the imports a command would do
 import homeport.lab.pings
@@ -87,7 +90,8 @@ def child(request: dict[str, Any], stdin: int, stdout: int, stderr: int) -> None
 
 
 def warm_up() -> None:
-    """Runs a command that finds nothing to do: what it imports, the children have."""
+    """Runs a command that finds nothing to do: what it imports, and the tree of commands, the children have."""
+    typer.main.get_command = functools.cache(typer.main.get_command)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
         sys.argv = ["homeport", "lab", "events", "--lab", "nowhere"]
         main()

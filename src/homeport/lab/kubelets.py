@@ -117,18 +117,6 @@ class Kubelet:
             errors.append(error)
         return SeveralErrors(errors) if len(errors) > 1 else next(iter(errors), None)
 
-    def check(self, sandbox: Sandbox) -> None:
-        """CHECK of every attachment; raises the first error."""
-        for attached in sandbox.attachments:
-            network = conflists.parse(attached.conflist.encode())
-            chaining.check(
-                network,
-                _attachment(sandbox, attached),
-                self._shells,
-                cache=self._cache,
-                capability_args=attached.capability_args,
-            )
-
     def _add(self, sandbox: Sandbox, attached: Attached) -> Attached:
         network = conflists.parse(attached.conflist.encode())
         result = chaining.add(

@@ -53,7 +53,7 @@ class Manifests(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Node:
+class _Section:
     """A YAML mapping with the place it stands at; every getter names key and line in its error."""
 
     def __init__(self, source: str, mapping: CommentedMap, path: str = "") -> None:
@@ -93,7 +93,7 @@ class _Node:
             raise self.wrong(key, f"a whole number from 0 to {most}")
         return int(value)
 
-    def under(self, key: str, *, required: bool = False) -> _Node:
+    def under(self, key: str, *, required: bool = False) -> _Section:
         """The mapping below `key`; an empty one stands for a missing or null value that is not required."""
         value = self._mapping.get(key)
         if value is None and not required:
@@ -101,14 +101,14 @@ class _Node:
             value.lc.line = self._mapping.lc.line
         if not isinstance(value, CommentedMap):
             raise self.wrong(key, "a mapping")
-        return _Node(self._source, value, self._name(key))
+        return _Section(self._source, value, self._name(key))
 
     def strings(self, key: str) -> Mapping[str, str]:
         """A mapping of strings to strings, as labels and annotations are."""
         below = self.under(key)
         return {str(k): below.text(k) for k in below._mapping}
 
-    def items(self, key: str) -> Iterator[_Node]:
+    def items(self, key: str) -> Iterator[_Section]:
         value = self._mapping.get(key)
         if not isinstance(value, CommentedSeq):
             raise self.wrong(key, "a list")
@@ -118,7 +118,7 @@ class _Node:
                 raise DecodeFailure(
                     f"read {self._source}:{line}: {key}[{index}]: found {_shown(item)}, expected a mapping"
                 )
-            yield _Node(self._source, item)
+            yield _Section(self._source, item)
 
 
 def parse(text: str, source: str) -> Manifests:
@@ -130,7 +130,7 @@ def parse(text: str, source: str) -> Manifests:
     return found
 
 
-def _documents(text: str, source: str) -> Iterator[_Node]:
+def _documents(text: str, source: str) -> Iterator[_Section]:
     try:
         documents = list(YAML(typ="rt").load_all(text))
     except MarkedYAMLError as e:
@@ -144,10 +144,10 @@ def _documents(text: str, source: str) -> Iterator[_Node]:
             continue
         if not isinstance(document, CommentedMap):
             raise DecodeFailure(f"read {source}: found {_shown(document)}, expected a Kubernetes object")
-        yield _Node(source, document)
+        yield _Section(source, document)
 
 
-def _objects(document: _Node) -> Iterator[_Node]:
+def _objects(document: _Section) -> Iterator[_Section]:
     if document.text("kind").endswith("List"):
         for item in document.items("items"):
             yield from _objects(item)
@@ -155,22 +155,22 @@ def _objects(document: _Node) -> Iterator[_Node]:
         yield document
 
 
-def _object(node: _Node) -> Manifests:
-    api_version, kind = node.text("apiVersion"), node.text("kind")
+def _object(section: _Section) -> Manifests:
+    api_version, kind = section.text("apiVersion"), section.text("kind")
     if (api_version, kind) == _NAD:
-        return Manifests(networks=(_network(node),))
+        return Manifests(networks=(_network(section),))
     if workload_kind := _WORKLOADS.get((api_version, kind)):
-        return Manifests(workloads=(_workload(node, workload_kind),))
+        return Manifests(workloads=(_workload(section, workload_kind),))
     if kind in (_NAD[1], *_WORKLOADS.values()):
         expected = next(v for v, k in (_NAD, *_WORKLOADS) if k == kind)
-        raise node.wrong("apiVersion", f'"{expected}" for a {kind}')
-    name = node.under("metadata")._mapping.get("name", "")
-    return Manifests(skipped=(Skipped(kind, str(name), node.where()),))
+        raise section.wrong("apiVersion", f'"{expected}" for a {kind}')
+    name = section.under("metadata")._mapping.get("name", "")
+    return Manifests(skipped=(Skipped(kind, str(name), section.where()),))
 
 
-def _names(node: _Node) -> tuple[str, str]:
+def _names(section: _Section) -> tuple[str, str]:
     """(namespace, name) of an object."""
-    metadata = node.under("metadata", required=True)
+    metadata = section.under("metadata", required=True)
     if not _SUBDOMAIN.fullmatch(metadata.text("name")) or len(metadata.text("name")) > 253:
         raise metadata.wrong("name", "lower-case letters, digits, '-' and '.', such as web-1")
     if not _LABEL.fullmatch(metadata.text("namespace", "default")):
@@ -178,9 +178,9 @@ def _names(node: _Node) -> tuple[str, str]:
     return metadata.text("namespace", "default"), metadata.text("name")
 
 
-def _network(node: _Node) -> Network:
-    namespace, name = _names(node)
-    spec = node.under("spec", required=True)
+def _network(section: _Section) -> Network:
+    namespace, name = _names(section)
+    spec = section.under("spec", required=True)
     config = spec.text("config", "")
     if not config.strip():
         raise InvalidNetConf(
@@ -190,9 +190,9 @@ def _network(node: _Node) -> Network:
     return Network(namespace=namespace, name=name, config=config)
 
 
-def _workload(node: _Node, kind: WorkloadKind) -> WorkloadSpec:
-    namespace, name = _names(node)
-    spec = node.under("spec", required=True)
+def _workload(section: _Section, kind: WorkloadKind) -> WorkloadSpec:
+    namespace, name = _names(section)
+    spec = section.under("spec", required=True)
     metadata = spec.under("template", required=True).under("metadata")
     strategy = spec.under("updateStrategy")
     pod_management = spec.choice("podManagementPolicy", "OrderedReady", "Parallel")
@@ -204,7 +204,7 @@ def _workload(node: _Node, kind: WorkloadKind) -> WorkloadSpec:
         pod_management="Parallel" if pod_management == "Parallel" else "OrderedReady",
         update_strategy="OnDelete" if update_strategy == "OnDelete" else "RollingUpdate",
         partition=strategy.under("rollingUpdate").count("partition", 0, 2**31 - 1),
-        annotations=node.under("metadata").strings("annotations"),
+        annotations=section.under("metadata").strings("annotations"),
         template=Template(labels=metadata.strings("labels"), annotations=metadata.strings("annotations")),
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,12 +123,11 @@ class State:
             )
             self._db.execute("DELETE FROM events WHERE id <= ?", ((added.lastrowid or 0) - _EVENTS_KEPT,))
 
-    def events(self, since: datetime | None = None) -> list[Event]:
+    def events(self) -> list[Event]:
         """Oldest first, by the time each was last seen."""
         with self._errors("read"):
             rows = self._db.execute("SELECT body FROM events ORDER BY id").fetchall()
-            found = [msgspec.json.decode(body, type=Event) for (body,) in rows]
-        return sorted((e for e in found if since is None or e.at >= since), key=lambda e: e.at)
+            return sorted((msgspec.json.decode(body, type=Event) for (body,) in rows), key=lambda e: e.at)
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
