@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from homeport.host.kernel import Kernel
 from homeport.ports import AllocationStore, LedgerEntry
 from homeport.stores.sqlite import SqliteStore
 
@@ -92,6 +93,7 @@ class Lab:
     zygote: Zygote
     directory: Path
     shape: Shape
+    ipvlan: bool  # whether the kernel has it; otherwise macvlan stands for it
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __call__(self, *words: str, code: int | None = 0, stdin: str = "", kill_at: int = 0) -> Ran:
@@ -156,7 +158,8 @@ class Lab:
     def up(self, *options: str, code: int | None = 0) -> Ran:
         """All manifests so far; nodes stay as many as there are."""
         text = "\n---\n".join(json.dumps(m) for m in self.manifests.values())
-        return self("up", "-f", "-", "--substitute", "ipvlan=macvlan", *options, code=code, stdin=text)
+        substitute = [] if self.ipvlan else ["--substitute", "ipvlan=macvlan"]
+        return self("up", "-f", "-", *substitute, *options, code=code, stdin=text)
 
     # --- what is there --------------------------------------------------------------------------------------------
 
@@ -271,6 +274,6 @@ def shape(request: pytest.FixtureRequest) -> Shape:
 @pytest.fixture
 def lab(zygote: Zygote, tmp_path: Path, shape: Shape) -> Iterator[Lab]:
     """An empty lab with nothing started; gone after the test."""
-    made = Lab(zygote, tmp_path / "labs", shape)
+    made = Lab(zygote, tmp_path / "labs", shape, Kernel().supports_kind("ipvlan"))
     yield made
     made("down")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 SIGKILLED = -9
 STEPS = {
-    "ADD": "create_namespace create_macvlan add_address add_rule replace save put",
+    "ADD": "create_namespace add_address add_rule replace save put",
     "DEL": "delete_links replace forget delete_namespace remove",
 }
 
@@ -37,7 +37,9 @@ def test_e21_killed_at_every_step(lab: Lab, verb: str) -> None:
         assert lab.kernel(pods) == lab.numbered(1), after
         assert set(lab.allocated("Bound")) == set(lab.allocated()) == lab.flat(lab.numbered(1)), after
         assert lab.namespaces() == {pod["container_id"] for pod in pods}, after
-        assert lab.links_of_nodes(["node-1"]) == {"eth1", "eth2"} & set(lab.masters), after
+        assert lab.links_of_nodes(["node-1"]) == set(lab.masters), after
     assert ran.code == 0
     # The walk went through the kernel, the store and the cache, and not around them.
-    assert set(STEPS[verb].split()) <= {step.partition(".")[2] for step in died}
+    named = {step.partition(".")[2] for step in died}
+    assert set(STEPS[verb].split()) <= named
+    assert verb == "DEL" or named & {"create_ipvlan", "create_macvlan"}

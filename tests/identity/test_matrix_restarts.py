@@ -29,7 +29,7 @@ def test_e2_all_deleted_at_once(lab: Lab) -> None:
     lab("delete", "pod", "--all")
     assert lab.seen() == lab.numbered()
     assert not uids & lab.uids()
-    assert lab.macs() == macs, "R9: the MAC moves with the address"
+    assert lab.ipvlan or lab.macs() == macs, "R9: a MAC of its own moves with the address"
     lab.require_no_leak()
 
 
@@ -77,7 +77,7 @@ def test_e4_moves_to_another_node_and_is_reached_at_once(lab: Lab, wait_until: C
     after = lab.nodes_of("web")
     assert after["web-1"] != before["web-1"]
     assert lab.seen("web") == lab.numbered()
-    assert lab.macs()["web-1"] == macs["web-1"]
+    assert lab.ipvlan or lab.macs()["web-1"] == macs["web-1"]
     (peer,) = [p["netns"] for p in lab.get("pods") if p["name"] == "peer-0"]
     own = lab.seen("peer")["peer-0"]
     wait_until(lambda: not any("tentative" in i for link in lab.links()["web-1"] for i in link["addr_info"]))
