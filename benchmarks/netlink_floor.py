@@ -97,9 +97,9 @@ class BareNetlink:
 class Verbs:
     """The same by `ports.Host`."""
 
-    def __init__(self, name: str, *, single_threaded: bool) -> None:
+    def __init__(self, name: str, *, short_lived: bool) -> None:
         self.name = name
-        self._host = Kernel(single_threaded=single_threaded)
+        self._host = Kernel(short_lived=short_lived)
 
     def add(self, pod: Pod) -> None:
         netns = pod.netns_path
@@ -151,8 +151,8 @@ def measure(rounds: int) -> list[Figure]:
     pods = [stage.make_pod(f"pod{number}") for number in range(4)]
     contestants: list[Contestant] = [
         BareNetlink(FLOOR, pods[0]),
-        Verbs("our verbs, by the helper", single_threaded=False),
-        Verbs("our verbs, entering", single_threaded=True),
+        Verbs("our verbs, by the helper", short_lived=False),
+        Verbs("our verbs, entering", short_lived=True),
         Pyroute2("pyroute2, sockets open", pods[3]),
     ]
     acts: dict[str, dict[str, Callable[[], object]]] = {

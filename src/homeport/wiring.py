@@ -32,7 +32,7 @@ def build_shells(
     exec_types: Collection[str] = (),
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
-    single_threaded: bool = False,
+    short_lived: bool = False,
     interrupt_fd: int | None = None,
 ) -> Shells:
     """Shells for this machine, or for one simulated node of it whose network namespace is `netns`.
@@ -49,7 +49,7 @@ def build_shells(
     from homeport.host.probing import ArpProbe
 
     default_store = store or environ.get("HOMEPORT_STORE") or DEFAULT_STORE
-    host = Kernel(netns, single_threaded=single_threaded)
+    host = Kernel(netns, short_lived=short_lived)
     delegates = build_delegates(
         lambda: shells,
         netns=netns,

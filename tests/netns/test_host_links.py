@@ -25,7 +25,7 @@ class Failed(Exception):
 @pytest.fixture(params=["helper", "direct"])
 def kernel(request: pytest.FixtureRequest, node: Node) -> Any:
     """Both ways into a namespace, on a node of the test's own."""
-    kernel = Kernel(node.netns, single_threaded=request.param == "direct")
+    kernel = Kernel(node.netns, short_lived=request.param == "direct")
     yield kernel
     kernel.close()
 

@@ -34,7 +34,7 @@ def unused() -> Iterator[str]:
 
 @pytest.fixture(params=["helper", "direct"])
 def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
-    kernel = Kernel(single_threaded=request.param == "direct")
+    kernel = Kernel(short_lived=request.param == "direct")
     yield kernel
     kernel.close()
 
@@ -247,7 +247,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_direct_entrance_comes_back_after_every_error(netns: MakeNetns) -> None:
-    kernel, before = Kernel(single_threaded=True), os.stat("/proc/self/ns/net").st_ino
+    kernel, before = Kernel(short_lived=True), os.stat("/proc/self/ns/net").st_ino
     pod = netns()
     for attempt in (
         lambda: kernel.links("/run/netns/hp-nowhere"),

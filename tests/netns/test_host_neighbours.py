@@ -42,7 +42,7 @@ def link(node: Node, name: str, netns: str | None = None) -> Link:
 @contextmanager
 def capturing(netns: str, name: str) -> Iterator[list[bytes]]:
     """The frames that arrive on a link, until the end of the block."""
-    kernel = Kernel(single_threaded=True)
+    kernel = Kernel(short_lived=True)
     wire = kernel.open_socket(netns, socket.AF_PACKET, socket.SOCK_RAW, 0)
     wire.bind((name, 3))  # ETH_P_ALL
     wire.settimeout(5)

@@ -26,7 +26,7 @@ def sysctl(netns: str, key: str) -> str:
 
 @pytest.fixture(params=[False, True], ids=["helper", "direct"])
 def kernel(request: pytest.FixtureRequest, node: Node) -> Kernel:
-    return Kernel(node.netns, single_threaded=request.param)
+    return Kernel(node.netns, short_lived=request.param)
 
 
 def test_sysctl_is_that_of_the_namespace(kernel: Kernel, node: Node, netns: MakeNetns) -> None:

@@ -17,7 +17,7 @@ from homeport.host.probing import ArpProbe
 from homeport.ports import KernelRoute, Rule
 
 subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
-kernel = Kernel(single_threaded=sys.argv[1] == "direct")
+kernel = Kernel(short_lived=sys.argv[1] == "direct")
 node, pod = "/run/netns/node", "/run/netns/pod"
 kernel.create_namespace(node)
 kernel.create_namespace(pod)

@@ -270,7 +270,7 @@ def _open(
     from homeport.wiring import build_shells
 
     shells = build_shells(
-        exec_types=exec_types or (), timeout_seconds=timeout, single_threaded=True, interrupt_fd=signals.defer()
+        exec_types=exec_types or (), timeout_seconds=timeout, short_lived=True, interrupt_fd=signals.defer()
     )
     return _Session(
         networks.load(shells.files, network, conf_dir),

@@ -65,7 +65,7 @@ def _answer(
 
     from homeport.wiring import build_shells
 
-    shells = build_shells(environ=environ, single_threaded=True, interrupt_fd=interrupt_fd)
+    shells = build_shells(environ=environ, short_lived=True, interrupt_fd=interrupt_fd)
     match invocation.command:
         case "ADD":
             result = plugin.add(conf, attachment, shells)

@@ -19,13 +19,14 @@ from homeport.model.errors import DecodeFailure
 class Operating:
     """`netns` is the namespace that None stands for, or None for the process's own.
 
-    `single_threaded` programs enter namespaces themselves; others let a helper process do it.
+    In `short_lived` programs the thread that asks enters a namespace and comes back (setns(2) moves a thread, not the
+    process); others let a helper process do it, as a thread that failed to come back would be used again.
     """
 
-    def __init__(self, netns: str | None = None, *, single_threaded: bool = False) -> None:
+    def __init__(self, netns: str | None = None, *, short_lived: bool = False) -> None:
         self._own = netns
-        self._single_threaded = single_threaded
-        self._entrance = _direct() if single_threaded else _helper()
+        self._short_lived = short_lived
+        self._entrance = _direct() if short_lived else _helper()
         self._operations = Operations()
 
     def close(self) -> None:
@@ -75,9 +76,9 @@ class Operating:
 
     def close_packet_socket(self, opened: socket.socket) -> None:
         """Closes a packet(7) socket. The kernel lets the closer wait for a grace period, some 15 ms, and nobody
-        else has to: where there are threads, one of its own does it.
+        else has to: in a program that lives on, a thread of its own does it.
         """
-        if self._single_threaded:
+        if self._short_lived:
             opened.close()
         else:
             threading.Thread(target=opened.close, name="close-packet-socket", daemon=True).start()

@@ -63,7 +63,7 @@ class Lab:
         self.state = state
         # A command does not live long enough to pay for a helper process. Each of its threads enters namespaces itself
         # and comes back; a thread's namespace is its own affair (setns(2)).
-        self.host = Kernel(single_threaded=True)
+        self.host = Kernel(short_lived=True)
         self.cluster = LabCluster()
         self.clock = LabClock(timedelta(seconds=float(state.setting("ahead") or 0)))
         self.kubelet = cache(self._kubelet)
@@ -117,7 +117,7 @@ class Lab:
             store=str(self.places.allocations),
             clock=self.clock,
             disk=str(self.places.disk(node)) if node else "",
-            single_threaded=True,
+            short_lived=True,
         )
 
 
