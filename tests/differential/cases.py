@@ -141,17 +141,18 @@ IPVLANS = (
 )
 
 CHAINS = tuple(
-    Case(name, [macvlan(ipam), SBR], prepare=prepare, differs=["sbr-families"], false_alarm=True)
-    for name, ipam, prepare in (
-        ("sbr", static("10.1.2.3/24", gateways=GATEWAYS), ()),
-        ("sbr-without-gateway", static("10.1.2.3/24"), ()),
-        ("sbr-dual", static("10.1.2.3/24", "fd00:1::3/64", gateways=GATEWAYS), ()),
-        ("sbr-routed", ROUTED, ()),
-        ("sbr-two-addresses", static("10.1.2.3/24", "10.1.3.3/24", gateways=GATEWAYS), ()),
+    Case(name, [macvlan(ipam), SBR], prepare=prepare, differs=["sbr-families", *also], false_alarm=True)
+    for name, ipam, prepare, also in (
+        ("sbr", static("10.1.2.3/24", gateways=GATEWAYS), (), ()),
+        ("sbr-without-gateway", static("10.1.2.3/24"), (), ()),
+        ("sbr-dual", static("10.1.2.3/24", "fd00:1::3/64", gateways=GATEWAYS), (), ()),
+        ("sbr-routed", ROUTED, (), ["ipam-dns"]),
+        ("sbr-two-addresses", static("10.1.2.3/24", "10.1.3.3/24", gateways=GATEWAYS), (), ()),
         (
             "sbr-tables-in-use",
             static("10.1.2.3/24", gateways=GATEWAYS),
             [("pod", "ip rule add from 10.99.0.1 lookup 100"), ("pod", "ip -6 rule add from fd99::1 lookup 101")],
+            (),
         ),
     )
 )
@@ -180,8 +181,12 @@ IPAM = (
             ("host-local-ipv6", "", {"subnet": "fd00:1::/64"}),
             ("host-local-two-ranges", "", {"ranges": [[{"subnet": "10.1.2.0/30"}, {"subnet": "10.1.3.0/24"}]]}),
             ("host-local-args", "IgnoreUnknown=1;IP=10.1.2.44", {"subnet": "10.1.2.0/24"}),
-            ("host-local-resolv-conf", "", {"subnet": "10.1.2.0/24", "resolvConf": "{data}/resolv.conf"}),
         )
+    ),
+    # By itself, as the reference macvlan would drop what it reads.
+    Case(
+        "host-local-resolv-conf",
+        [{"type": "host-local", "ipam": host_local(subnet="10.1.2.0/24", resolvConf="{data}/resolv.conf")}],
     ),
     *(
         Case(name, [macvlan(host_local(ranges=RANGES), **keys)])
