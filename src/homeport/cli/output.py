@@ -39,6 +39,7 @@ def yaml(value: Any) -> str:
 
     writer = YAML()
     writer.default_flow_style = False
+    writer.width = 4096  # an ID or a path stays on its line
     writer.indent(mapping=2, sequence=4, offset=2)
     text = io.StringIO()
     writer.dump(msgspec.json.decode(msgspec.json.encode(value)), text)
