@@ -187,12 +187,16 @@ def test_sixteen_threads_each_in_its_own_place(host: Kernel, netns: MakeNetns, i
 
 def helper_of(process: int) -> list[int]:
     """PIDs of the namespace helpers that `process` has."""
-    found = []
-    for task in Path(f"/proc/{process}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if b"entering.py" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_helper_of(process, pid)]
+
+
+def _is_helper_of(process: int, pid: int) -> bool:
+    # Not by /proc/PID/task/TID/children, which may leave some out while others come and go (proc(5)).
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        return parent == process and b"entering.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_helper_that_died_is_started_again(host: Kernel, netns: MakeNetns) -> None:
