@@ -246,7 +246,7 @@ def test_helper_dies_with_a_killed_parent(netns: MakeNetns, wait_until: Callable
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
