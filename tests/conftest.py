@@ -29,6 +29,7 @@ def _user_namespaces_work() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """An ordinary user's run continues in a user namespace, as root of that namespace."""
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # Debian leaves them out for ordinary users
     if os.environ.get(_INSIDE) == "new":
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

@@ -222,7 +222,7 @@ def test_a_read_only_disk(small_disk: Path) -> None:
     store = DiskAllocations(str(small_disk), "net")
     with store.lock():
         store.reserve(ip("10.1.0.2"), "c1", "eth0", 0)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
     with store.lock():
         assert store.of("c1", "eth0") == (ip("10.1.0.2"),)
         for act in (

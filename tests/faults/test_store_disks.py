@@ -92,7 +92,7 @@ def test_a_disk_turned_read_only(small_disk: Path) -> None:
     store = SqliteStore(path)
     first = store.create(allocation(1), cause="test")
     store.close()
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", small_disk], check=True)
     actions: list[Action] = [
         lambda s: s.create(allocation(2), cause="test"),
         lambda s: s.delete(first, cause="test"),
@@ -103,7 +103,7 @@ def test_a_disk_turned_read_only(small_disk: Path) -> None:
             action(SqliteStore(path))
     with pytest.raises(IOFailure, match=r"create allocation store .*: Read-only file system"):
         SqliteStore(small_disk / "other.db").get("", first.address)
-    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,rw", small_disk], check=True)
     assert list(store.all()) == [first]
     store.close()
 

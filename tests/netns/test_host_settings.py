@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeport.host import filtering
 from homeport.host.kernel import Kernel
 from homeport.model.errors import InvalidNetns, KernelRefused, Unsupported
 
@@ -122,9 +123,18 @@ def test_nft_refusals(node: Node) -> None:
         node.host.run_nft([], __file__)
 
 
+def test_nft_is_found_where_an_ordinary_users_path_does_not_lead(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.symlink("/usr/bin/nsenter", tmp_path / "nsenter")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert node.host.run_nft([{"list": {"tables": {}}}])
+
+
 def test_nft_not_installed(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: Kernel) -> None:
     os.symlink("/usr/bin/nsenter", tmp_path / "nsenter")
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(filtering, "SYSTEM_DIRECTORIES", ())
     with pytest.raises(Unsupported, match="no program nft"):
         node.host.run_nft([{"add": {"table": TABLE}}])
     with pytest.raises(Unsupported, match="no program nft"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,8 +23,11 @@ pytestmark = pytest.mark.root
 
 def keepers(directory: Path) -> list[str]:
     """Command lines of keepers of labs below the directory."""
-    lines = [p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()]
-    return [line for line in lines if "homeport lab keeper of" in line and str(directory) in line]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found.append(path.read_bytes().decode(errors="replace"))
+    return [line for line in found if "homeport lab keeper of" in line and str(directory) in line]
 
 
 def test_the_demo_holds_and_leaves_nothing(tmp_path: Path) -> None:

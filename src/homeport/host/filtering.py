@@ -20,6 +20,7 @@ from homeport.model.errors import KernelRefused, TryAgainLater, Unsupported
 if TYPE_CHECKING:
     import subprocess
 
+SYSTEM_DIRECTORIES = ("/usr/sbin", "/sbin")  # Debian leaves them out of an ordinary user's PATH
 _TIMEOUT_SECONDS = 30
 _ERRNOS = (errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC)
 
@@ -79,11 +80,12 @@ def _run(
 
 
 def _program(name: str, action: str) -> str:
-    for directory in os.get_exec_path():
+    places = [*os.get_exec_path(), *SYSTEM_DIRECTORIES]
+    for directory in places:
         path = os.path.join(directory, name)
         if os.access(path, os.X_OK):
             return path
-    raise Unsupported(f"{action}: no program {name} on this machine", f"looked in {os.environ.get('PATH', '')}")
+    raise Unsupported(f"{action}: no program {name} on this machine", f"looked in {':'.join(places)}")
 
 
 def _errno(told: str) -> int:
