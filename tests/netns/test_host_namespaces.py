@@ -221,7 +221,8 @@ def test_helper_ends_with_close_and_comes_back(netns: MakeNetns) -> None:
 HOLDER = """
 import os, sys
 from homeport.host.kernel import Kernel
-Kernel().links(sys.argv[1])
+kernel = Kernel()  # kept, for its helper ends with it
+kernel.links(sys.argv[1])
 if os.fork() == 0:  # a child that has a copy of everything
     import time
     time.sleep(30)
