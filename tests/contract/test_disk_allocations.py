@@ -134,7 +134,6 @@ def test_other_files_are_not_allocations(store: FileAllocations, directory: Path
     assert (directory / "README").exists()
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason="containernetworking-plugins is not installed")
 def test_side_by_side_with_the_reference_plugin(store: FileAllocations, tmp_path: Path, directory: Path) -> None:
     """Each sees the other's reservations, goes on from the other's last one, and releases the other's."""
 

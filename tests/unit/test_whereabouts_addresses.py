@@ -20,7 +20,7 @@ from homeport.ipam.objects import NodeState, Pod
 from homeport.model.addresses import MacAddress
 from homeport.model.errors import AddressTaken, InvalidNetConf, LinkExists, PoolExhausted, TryAgainLater
 from homeport.model.names import AttachmentKey, PodRef
-from homeport.plugins import claiming, whereabouts
+from homeport.plugins import delegation, whereabouts
 from homeport.ports import AllocationStore, AlreadyExists, Shells
 from homeport.stores.memory import MemoryStore
 
@@ -491,19 +491,19 @@ def test_r9_the_mac_moves_with_a_replicas_addresses_and_with_no_others() -> None
         cluster.add(pod)
         attachment = cluster.running[pod.ref][-1]
         shells = cluster.shells("n1")
-        assert claiming.sticky_mac(cluster.conf, attachment, shells) is None
-        claiming.record_mac(cluster.conf, attachment, shells, mac)
-        assert claiming.sticky_mac(cluster.conf, attachment, shells) == expected
+        assert delegation.moving_mac(cluster.conf, attachment, shells) is None
+        delegation.note_mac(cluster.conf, attachment, shells, mac)
+        assert delegation.moving_mac(cluster.conf, attachment, shells) == expected
         written = len(tuple(cluster.store.ledger()))
-        claiming.record_mac(cluster.conf, attachment, shells, mac)
+        delegation.note_mac(cluster.conf, attachment, shells, mac)
         assert len(tuple(cluster.store.ledger())) == written
     cluster.stop(web, 0)
     cluster.replica(web, 0, node="n2")
     attachment = cluster.running[PodRef("ns", "web-0")][-1]
-    assert claiming.sticky_mac(cluster.conf, attachment, cluster.shells("n2")) == mac
+    assert delegation.moving_mac(cluster.conf, attachment, cluster.shells("n2")) == mac
     static = netconf({"type": "static"})
-    assert claiming.sticky_mac(static, attachment, cluster.shells("n2")) is None
-    claiming.record_mac(static, attachment, cluster.shells("n2"), mac)
+    assert delegation.moving_mac(static, attachment, cluster.shells("n2")) is None
+    delegation.note_mac(static, attachment, cluster.shells("n2"), mac)
 
 
 class Contended(MemoryStore):

@@ -306,9 +306,7 @@ def _pod_now(ref: PodRef, uid: str, cluster: Cluster) -> Pod:
 
 
 def _recorded(conf: NetConf, attachment: Attachment, shells: Shells) -> tuple[Allocation, ...]:
-    """What this interface holds in our store; nothing when its addresses come from another IPAM plugin."""
-    if conf.ipam is None or conf.ipam.get("type") != whereabouts_conf.TYPE:
-        return ()
+    """What this interface holds in our store."""
     return held_by(_store_of(conf, shells), attachment, conf.name)
 
 

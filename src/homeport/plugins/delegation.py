@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
+from homeport.model.addresses import MacAddress
 from homeport.model.errors import InvalidNetConf
 from homeport.model.results import Result
 from homeport.ports import Shells
+
+_STICKY = "whereabouts"  # the IPAM plugin whose addresses may belong to a replica
 
 
 def ipam_type(conf: NetConf) -> str:
@@ -37,6 +40,24 @@ def give_back(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     """IPAM DEL."""
     if plugin_type := ipam_type(conf):
         shells.delegates.delete(plugin_type, conf, attachment)
+
+
+def moving_mac(conf: NetConf, attachment: Attachment, shells: Shells) -> MacAddress | None:
+    """R9: the MAC that moves with a replica's address. To be asked after `request`, and None for all others."""
+    if ipam_type(conf) != _STICKY:
+        return None
+    from homeport.plugins import claiming  # only where whereabouts is loaded anyway
+
+    return claiming.sticky_mac(conf, attachment, shells)
+
+
+def note_mac(conf: NetConf, attachment: Attachment, shells: Shells, mac: MacAddress | None) -> None:
+    """R9: notes the MAC the interface now has, so that it can move next time."""
+    if ipam_type(conf) != _STICKY or mac is None:
+        return
+    from homeport.plugins import claiming
+
+    claiming.record_mac(conf, attachment, shells, mac)
 
 
 def check(conf: NetConf, attachment: Attachment, shells: Shells) -> None:

@@ -19,7 +19,6 @@ from homeport.plugins.stacked import Stacking
 from homeport.ports import Link, Shells
 
 TYPE = "macvlan"
-_STICKY_IPAM = "whereabouts"
 _TEARDOWN_SECONDS = 5.0
 _TEARDOWN_POLL_SECONDS = 0.01
 
@@ -73,8 +72,10 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
             bc_queue_len=wanted.bc_queue_len,
         )
         assigned = delegation.request(conf, attachment, shells) if delegation.ipam_type(conf) else Result()
-        if delegation.ipam_type(conf) == _STICKY_IPAM:
-            link = _keep_mac(wanted, link, netns, conf, attachment, shells)
+        moving = None if wanted.mac else delegation.moving_mac(conf, attachment, shells)
+        if moving is not None and moving != link.mac:
+            link = _take_mac(link.name, netns, moving, shells)
+        delegation.note_mac(conf, attachment, shells, link.mac)
         result = stacked.result_of(link, attachment, assigned, conf.dns)
         interfaces.configure(host, link.name, netns, result)
         return result
@@ -98,20 +99,6 @@ def gc(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
 def status(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
     """Raises `PluginNotAvailable`."""
     stacked.status(conf, attachment, shells, parse(conf, attachment).stacking)
-
-
-def _keep_mac(
-    wanted: MacvlanConf, link: Link, netns: str, conf: NetConf, attachment: Attachment, shells: Shells
-) -> Link:
-    """R9: the MAC moves with a replica's address, unless one was asked for; the one in use is noted for next time."""
-    from homeport.plugins import claiming  # only where whereabouts is loaded anyway
-
-    moving = None if wanted.mac else claiming.sticky_mac(conf, attachment, shells)
-    if moving is not None and moving != link.mac:
-        link = _take_mac(link.name, netns, moving, shells)
-    if link.mac is not None:
-        claiming.record_mac(conf, attachment, shells, link.mac)
-    return link
 
 
 def _take_mac(name: str, netns: str, mac: MacAddress, shells: Shells) -> Link:

@@ -12,7 +12,6 @@ import msgspec
 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
-from homeport.model.addresses import MacAddress
 from homeport.model.errors import CniError, InvalidNetConf, InvalidNetns, PluginNotAvailable, SeveralErrors, Unsupported
 from homeport.model.names import AttachmentKey
 from homeport.model.results import Interface, Result
@@ -21,7 +20,6 @@ from homeport.plugins.bridge import bridging, checking, gateways, netconfs
 from homeport.ports import Host, Link, Shells
 
 TYPE = "bridge"
-_STICKY_IPAM = "whereabouts"
 
 
 def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
@@ -33,9 +31,9 @@ def add(conf: NetConf, attachment: Attachment, shells: Shells) -> Result:
         allocated = delegation.request(conf, attachment, shells) if wanted.has_ipam else Result()
         addressed = gateways.complete(wanted, allocated)
         bridge = bridging.ensure_bridge(host, wanted)
-        mac = wanted.mac or _moving_mac(conf, attachment, shells)
+        mac = wanted.mac or delegation.moving_mac(conf, attachment, shells)
         port, container = bridging.plug(host, wanted, key, netns, mac)
-        _note_mac(conf, attachment, shells, container)
+        delegation.note_mac(conf, attachment, shells, container.mac)
         made = _result(conf, attachment, [bridge, port, container], addressed)
         if wanted.macspoofchk and container.mac is not None:
             antispoof.forbid_spoofing(host, key, host_ifname=port.name, mac=container.mac)
@@ -148,24 +146,6 @@ def _result(conf: NetConf, attachment: Attachment, links: Sequence[Link], addres
         for position, link in enumerate(links)
     )
     return msgspec.structs.replace(addressed, interfaces=made, dns=conf.dns or addressed.dns)
-
-
-def _moving_mac(conf: NetConf, attachment: Attachment, shells: Shells) -> MacAddress | None:
-    """R9: the MAC that moves with a replica's address."""
-    if delegation.ipam_type(conf) != _STICKY_IPAM:
-        return None
-    from homeport.plugins import claiming  # only where whereabouts is loaded anyway
-
-    return claiming.sticky_mac(conf, attachment, shells)
-
-
-def _note_mac(conf: NetConf, attachment: Attachment, shells: Shells, container: Link) -> None:
-    """R9: so that it can move next time."""
-    if delegation.ipam_type(conf) != _STICKY_IPAM or container.mac is None:
-        return
-    from homeport.plugins import claiming
-
-    claiming.record_mac(conf, attachment, shells, container.mac)
 
 
 def _do_all(actions: list[Callable[[], None]]) -> None:
