@@ -1,0 +1,1 @@
+"""The node's daemon: calls from the runtime in, answers out."""
