@@ -436,7 +436,7 @@ class Devices(Protocol):
     """Which devices the kubelet gave a pod."""
 
     def of_pod(self, ref: PodRef, uid: str) -> Mapping[str, Sequence[str]]:
-        """Resource name to device IDs, sorted. Raises `IOFailure` or `TryAgainLater` when the kubelet cannot be asked."""
+        """Resource name to device IDs, sorted. Raises `CniError` when the kubelet cannot be asked."""
 
 
 # --- wiring ------------------------------------------------------------------------------------------------------
