@@ -2,6 +2,9 @@
 
 CNI SPEC 1.1.0 §2: configuration on stdin, result on stdout, logs on stderr. A plugin gets a process group of its own,
 so that one which hangs is killed with all it started.
+
+A root directory, like a network namespace, is changed by a thread that ends right after it has started the plugin:
+no other thread of the process ever sees either.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import IO
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TypeVar
 
 from homeport.cni import netconfs
 from homeport.model.errors import InvalidNetns, IOFailure, PluginFailed
@@ -26,32 +29,32 @@ MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 BUSY_RETRY_SECONDS = 6.0  # libcni's patience with a binary that is being replaced
 _BUSY_PAUSE_SECONDS = 0.1
 _CHUNK = 65536
+_CLONE_FS = 0x00000200
 _CLONE_NEWNET = 0x40000000
+
+T = TypeVar("T")
 
 
 class Executor:
     """`ports.Exec` on this machine.
 
+    `root` is the directory that plugins are to have as their `/` (a container's view of the node's own file system; the
+    setting `chrootDir`): directories of CNI_PATH and executables are names inside it, for `find` as for `run`, so that
+    the caller needs no copy of them in its own view. Needs CAP_SYS_CHROOT. None or "" is the process's own root.
+
     A byte on `interrupt_fd` is the number of a signal this process got: the running plugin is killed, and `run` raises
     `KeyboardInterrupt` for SIGINT, `SystemExit` for any other. The next `run` goes on, so that an undo can.
     """
 
-    def __init__(self, interrupt_fd: int | None = None) -> None:
+    def __init__(self, interrupt_fd: int | None = None, *, root: str | None = None) -> None:
         self._interrupt_fd = interrupt_fd
+        self._root = root or None
 
     def find(self, name: str, path: Sequence[str]) -> str | None:
         netconfs.require_type(name, key="type")
-        for directory in path:
-            candidate = os.path.join(directory, name)
-            try:
-                mode = os.stat(candidate).st_mode
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as e:
-                raise IOFailure(f'find plugin "{name}" in {directory}: {os.strerror(e.errno or 0)}') from e
-            if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
-                return candidate
-        return None
+        if self._root is None:
+            return _find(name, path)
+        return _elsewhere(lambda: _find(name, path), root=self._root)
 
     def run(
         self, executable: str, *, env: Mapping[str, str], stdin: bytes, timeout_seconds: float, netns: str | None = None
@@ -62,7 +65,7 @@ class Executor:
         it and its children are dead then.
         """
         deadline = time.monotonic() + timeout_seconds
-        process = _start(executable, env, netns, deadline)
+        process = _start(executable, env, netns, self._root, deadline)
         try:
             stdout, stderr = _Conversation(process, stdin, self._interrupt_fd).hold(deadline)
         except _Stopped as stopped:
@@ -82,11 +85,29 @@ class _Stopped(Exception):
         self.stderr = stderr
 
 
-def _start(executable: str, env: Mapping[str, str], netns: str | None, deadline: float) -> subprocess.Popen[bytes]:
+def _find(name: str, path: Sequence[str]) -> str | None:
+    for directory in path:
+        candidate = os.path.join(directory, name)
+        try:
+            mode = os.stat(candidate).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as e:
+            raise IOFailure(f'find plugin "{name}" in {directory}: {os.strerror(e.errno or 0)}') from e
+        if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def _start(
+    executable: str, env: Mapping[str, str], netns: str | None, root: str | None, deadline: float
+) -> subprocess.Popen[bytes]:
     busy_until = min(deadline, time.monotonic() + BUSY_RETRY_SECONDS)
     while True:
         try:
-            return _spawn(executable, env) if netns is None else _spawn_in(netns, executable, env)
+            if netns is None and root is None:
+                return _spawn(executable, env)
+            return _elsewhere(lambda: _spawn(executable, env), netns=netns, root=root)
         except OSError as e:
             if e.errno != errno.ETXTBSY or time.monotonic() >= busy_until:
                 raise PluginFailed(f"start {executable}: {os.strerror(e.errno or 0)}") from e
@@ -104,28 +125,31 @@ def _spawn(executable: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _spawn_in(netns: str, executable: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Starts it from a thread of its own: a namespace belongs to a thread, and this one ends right after the start."""
-    started: list[subprocess.Popen[bytes]] = []
+def _elsewhere(action: Callable[[], T], *, netns: str | None = None, root: str | None = None) -> T:
+    """`action` in a network namespace, a root directory or both, done by a thread of its own; raises what it raised."""
+    done: list[T] = []
     failed: list[BaseException] = []
 
-    def enter_and_start() -> None:
+    def move_and_act() -> None:
         try:
-            _enter(netns)
-            started.append(_spawn(executable, env))
-        except (OSError, InvalidNetns) as e:
+            if netns is not None:  # its path is the caller's, so it comes before the new root
+                _enter(netns)
+            if root is not None:
+                _change_root(root)
+            done.append(action())
+        except (OSError, InvalidNetns, IOFailure) as e:
             failed.append(e)
 
-    thread = threading.Thread(target=enter_and_start, name="start-in-netns")
+    thread = threading.Thread(target=move_and_act, name="elsewhere")
     thread.start()
     thread.join()
     if failed:
         raise failed[0]
-    return started[0]
+    return done[0]
 
 
 def _enter(netns: str) -> None:
-    import ctypes  # costs milliseconds, and plugins outside a lab never come here
+    import ctypes  # costs milliseconds, and few plugins are started elsewhere
 
     libc = ctypes.CDLL(None, use_errno=True)
     try:
@@ -137,6 +161,23 @@ def _enter(netns: str) -> None:
             raise InvalidNetns(f"enter network namespace {netns}: {os.strerror(ctypes.get_errno())}")
     finally:
         os.close(descriptor)
+
+
+def _change_root(root: str) -> None:
+    """For the calling thread alone: unshare(2) CLONE_FS parts its root and working directory from the other threads'.
+
+    Without it chroot(2) would move the whole process.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_FS) != 0:
+        raise IOFailure(f"change root to {root}: part from the other threads: {os.strerror(ctypes.get_errno())}")
+    try:
+        os.chroot(root)
+        os.chdir("/")  # else the working directory would lead out of the new root
+    except OSError as e:
+        raise IOFailure(f"change root to {root}: {os.strerror(e.errno or 0)}") from e
 
 
 class _Conversation:
