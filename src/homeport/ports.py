@@ -6,7 +6,7 @@ a `CniError`. `netns` is a path to a network namespace, or None for the host's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -450,6 +450,13 @@ class Delegates(Protocol):
     def check(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
     def gc(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
     def status(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> None: ...
+    def link_kind(self, plugin_type: str) -> str:
+        """The kind of link that a plugin of ours makes under the attachment's own name, and removes at DEL; "" for a
+        plugin that makes none, and for any foreign one.
+        """
+
+    def adapted(self, *, exec_types: Collection[str] = (), cluster: Cluster | None = None) -> Delegates:
+        """The same plugins for one request: these types executed too, ours asking `cluster` where it is given."""
 
 
 class Shells(msgspec.Struct, frozen=True, kw_only=True):

@@ -91,6 +91,7 @@ def build_delegates(
         exec_types=exec_types or tuple(name for name in environ.get("HOMEPORT_EXEC", "").split(",") if name),
         timeout_seconds=timeout_seconds,
         on_stderr=_forward,
+        link_kinds=registry.LINK_KINDS,
     )
 
 

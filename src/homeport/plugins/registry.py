@@ -13,10 +13,14 @@ MODULES = {
     "ipvlan": "homeport.plugins.ipvlan",
     "loopback": "homeport.plugins.loopback",
     "macvlan": "homeport.plugins.macvlan",
+    "passthru": "homeport.plugins.passthru",
     "sbr": "homeport.plugins.sbr",
     "static": "homeport.plugins.static",
     "whereabouts": "homeport.plugins.whereabouts",
 }
+
+LINK_KINDS = {"bridge": "veth", "ipvlan": "ipvlan", "macvlan": "macvlan"}
+"""The kind of link that a plugin makes under the attachment's name. Its DEL finds the link removed already as well."""
 
 
 def find(plugin_type: str) -> Plugin | None:

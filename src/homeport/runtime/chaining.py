@@ -6,7 +6,9 @@ back on their way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -30,6 +32,21 @@ from homeport.ports import Shells
 from homeport.runtime.caching import CachedAttachment, ResultCache
 
 _NONE: Mapping[str, Any] = {}
+
+
+class Attached(msgspec.Struct, frozen=True, kw_only=True):
+    """An attachment, and the network it is on with the capability arguments that its ADD was given."""
+
+    network: ConfList
+    attachment: Attachment
+    capability_args: Mapping[str, Any] = {}
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """What one plugin's DEL could not do."""
+
+    attached: Attached
+    error: CniError
 
 
 def add(
@@ -76,19 +93,30 @@ def delete(
     capability_args: Mapping[str, Any] = _NONE,
 ) -> None:
     """Detaches; idempotent. Goes on past errors and raises them together; the cache entry outlives any of them."""
-    invocations.require_valid(attachment)
-    key = _key(network, attachment)
-    prev_result = _last_result(network, key, cache) if versions.at_least(network.cni_version, "0.4.0") else None
-    errors: list[CniError] = []
+    one = Attached(network=network, attachment=attachment, capability_args=capability_args)
+    _raise(failed.error for failed in delete_all([one], shells, cache=cache))
+
+
+def delete_all(attached: Sequence[Attached], shells: Shells, *, cache: ResultCache) -> tuple[Failed, ...]:
+    """Detaches all, the last one first; idempotent. Goes on past errors and returns them in the order they came.
+
+    The kernel lets whoever removes a link wait 15 to 20 ms, however many one request removes. So the links of plugins
+    of ours that are neighbours here go together: after the DEL of all plugins behind them in their chains, and before
+    their own, which finds the link gone and gives its addresses back, free only then (docs/identity.md R1). A foreign
+    plugin that made a link is run at its own place, and the link left to it.
+    """
+    failed: list[Failed] = []
     with shells.host.operation(undo_on_error=False):
-        for plugin in reversed(_plugins(network)):
-            try:
-                conf = _after(_conf(network, plugin, capability_args), prev_result)
-                shells.delegates.delete(conf.type, conf, attachment)
-            except CniError as error:
-                errors.append(error)
-    _raise(errors)
-    cache.forget(key)
+        for batch in _batches(reversed(attached), shells):
+            parts = [_Detaching(one, shells, cache) for one in batch]
+            for part in parts:
+                part.delete_chained()
+            if len(batch) > 1:
+                _delete_links(batch, shells)
+            for part in parts:
+                part.delete_first()
+                failed += part.failed
+    return tuple(failed)
 
 
 def check(
@@ -170,6 +198,80 @@ def status(network: ConfList, shells: Shells, *, path: tuple[str, ...] = ()) -> 
     for plugin in plugins:
         conf = _conf(network, plugin, _NONE)
         shells.delegates.status(conf.type, conf, Attachment(container_id="", ifname="", path=path))
+
+
+class _Detaching:
+    """DEL of one attachment, in two parts: the chain's first plugin, which made the link, and those behind it."""
+
+    def __init__(self, attached: Attached, shells: Shells, cache: ResultCache) -> None:
+        self._attached = attached
+        self._shells = shells
+        self._cache = cache
+        self._prev_result: Result | None = None
+        self._plugins: tuple[Mapping[str, Any], ...] = ()
+        self.failed: list[Failed] = []
+        network = attached.network
+        with self._noting():
+            invocations.require_valid(attached.attachment)
+            key = _key(network, attached.attachment)
+            if versions.at_least(network.cni_version, "0.4.0"):
+                self._prev_result = _last_result(network, key, cache)
+            self._plugins = _plugins(network)
+
+    def delete_chained(self) -> None:
+        """The plugins behind the first, the last one first."""
+        for plugin in reversed(self._plugins[1:]):
+            self._delete(plugin)
+
+    def delete_first(self) -> None:
+        """The first plugin; then, when nothing failed, the cache entry goes too."""
+        for plugin in self._plugins[:1]:
+            self._delete(plugin)
+        if not self.failed:
+            with self._noting():
+                self._cache.forget(_key(self._attached.network, self._attached.attachment))
+
+    def _delete(self, plugin: Mapping[str, Any]) -> None:
+        one = self._attached
+        with self._noting():
+            conf = _after(_conf(one.network, plugin, one.capability_args), self._prev_result)
+            self._shells.delegates.delete(conf.type, conf, one.attachment)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except CniError as error:
+            self.failed.append(Failed(self._attached, error))
+
+
+def _batches(attached: Iterable[Attached], shells: Shells) -> Iterator[list[Attached]]:
+    """Neighbours whose links can go together; each of the others alone."""
+    for ours, group in groupby(attached, key=lambda one: bool(_link_kind(one, shells))):
+        if ours:
+            yield list(group)
+        else:
+            yield from ([one] for one in group)
+
+
+def _link_kind(attached: Attached, shells: Shells) -> str:
+    """The kind of the link that the attachment's first plugin made, "" when only that plugin may remove it."""
+    first = next(iter(attached.network.plugins), {}).get("type", "")
+    return shells.delegates.link_kind(first) if isinstance(first, str) else ""
+
+
+def _delete_links(batch: Sequence[Attached], shells: Shells) -> None:
+    """The links of these attachments, as far as they are what their plugins made. What fails, their DEL meets again."""
+    by_netns: dict[str, list[str]] = {}
+    for one in batch:
+        netns, ifname = one.attachment.netns_path, one.attachment.ifname
+        with suppress(CniError):
+            link = shells.host.link(ifname, netns) if netns else None
+            if netns and link is not None and link.kind == _link_kind(one, shells):
+                by_netns.setdefault(netns, []).append(ifname)
+    for netns, names in by_netns.items():
+        with suppress(CniError):
+            shells.host.delete_links(names, netns)
 
 
 def _plugins(network: ConfList) -> tuple[Mapping[str, Any], ...]:

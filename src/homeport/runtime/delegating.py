@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -24,9 +25,10 @@ from homeport.model.errors import (
     TryAgainLater,
 )
 from homeport.model.results import Result
-from homeport.ports import Completed, Exec, Plugin, Shells
+from homeport.ports import Cluster, Completed, Delegates, Exec, Plugin, Shells
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
+_NO_KINDS: Mapping[str, str] = {}
 
 
 class _WireError(msgspec.Struct):
@@ -41,7 +43,7 @@ class PluginDelegates:
     `find` gives a plugin of ours or None; types in `exec_types` are executed even then. `environ` is what a foreign
     plugin inherits besides its CNI variables, `netns` the network namespace it starts in (None: our own). `shells`
     is called when a plugin of ours runs, so that it may hold these very delegates; `open_executor` before the first
-    foreign one.
+    foreign one. `link_kinds` are the kinds of link that plugins of ours make, by type (see `link_kind`).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class PluginDelegates:
         exec_types: Collection[str] = (),
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         on_stderr: Callable[[bytes], object] = lambda _: None,
+        link_kinds: Mapping[str, str] = _NO_KINDS,
     ) -> None:
         self._find = find
         self._shells = shells
@@ -65,6 +68,7 @@ class PluginDelegates:
         self._exec_types = frozenset(exec_types)
         self._timeout_seconds = timeout_seconds
         self._on_stderr = on_stderr
+        self._link_kinds = link_kinds
 
     def add(self, plugin_type: str, conf: NetConf, attachment: Attachment) -> Result:
         """The plugin's result, of whatever version it answered in."""
@@ -104,6 +108,17 @@ class PluginDelegates:
             plugin.status(conf, attachment, self._shells())
         else:
             self._execute("STATUS", plugin_type, conf, attachment)
+
+    def link_kind(self, plugin_type: str) -> str:
+        return "" if self._ours(plugin_type) is None else self._link_kinds.get(plugin_type, "")
+
+    def adapted(self, *, exec_types: Collection[str] = (), cluster: Cluster | None = None) -> PluginDelegates:
+        """A plugin of ours that runs others, its IPAM for one, has them from the adapted ones too."""
+        given = self._shells
+        adapted = copy(self)
+        adapted._exec_types = self._exec_types | frozenset(exec_types)
+        adapted._shells = lambda: _with(given(), adapted, cluster)
+        return adapted
 
     def supported_versions(self, plugin_type: str, attachment: Attachment) -> tuple[str, ...]:
         """The versions the plugin speaks, as its VERSION says."""
@@ -153,6 +168,10 @@ class PluginDelegates:
             built_in = "" if plugin_type in self._exec_types else "not built in, and "
             raise PluginNotFound(f'plugin "{plugin_type}": {built_in}{searched}')
         return executable
+
+
+def _with(shells: Shells, delegates: Delegates, cluster: Cluster | None) -> Shells:
+    return msgspec.structs.replace(shells, delegates=delegates, cluster=shells.cluster if cluster is None else cluster)
 
 
 def _failure(command: Command, plugin_type: str, completed: Completed) -> CniError:
