@@ -85,10 +85,14 @@ def complete(network: ConfList, files: Iterable[tuple[str, bytes]]) -> ConfList:
     plugins = (*network.plugins, *added)
     if not plugins:
         raise InvalidNetConf(f'network "{network.name}": found no plugin, expected one in the list or its directory')
-    if not added:
-        return network
-    raw = {**documents.decode_object(network.raw, "network configuration"), "plugins": plugins}
-    return msgspec.structs.replace(network, plugins=plugins, raw=documents.write(raw))
+    return with_plugins(network, plugins) if added else network
+
+
+def with_plugins(network: ConfList, plugins: Iterable[Mapping[str, Any]]) -> ConfList:
+    """The same network with other plugin objects, in `raw` as well."""
+    listed = tuple(plugins)
+    raw = {**documents.decode_object(network.raw, "network configuration"), "plugins": listed}
+    return msgspec.structs.replace(network, plugins=listed, raw=documents.write(raw))
 
 
 def _of_single(whole: Mapping[str, Any]) -> ConfList:

@@ -1,15 +1,16 @@
-"""A pod's wish for networks: the annotation `k8s.v1.cni.cncf.io/networks` as values. No I/O.
+"""A pod's wish for networks: the annotations that select them, as values. No I/O.
 
 NPWG multi-network specification v1.3 §4.1, read the way Multus reads it. What could not be attached in the end (a bad
-interface name, a name no object can have) is refused here, with the entry named.
+interface name, a name no object can have) is refused here, with the entry named. A replica's number may stand in
+name, interface, ips and mac (`templates`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_interface
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,13 +18,19 @@ from homeport.cni import documents
 from homeport.model.addresses import IPAddress, IPInterface
 from homeport.model.errors import InvalidNetConf
 from homeport.model.names import is_ifname
+from homeport.multinet import templates
+
+T = TypeVar("T")
 
 ANNOTATION = "k8s.v1.cni.cncf.io/networks"
+DEFAULT_ANNOTATION = "v1.multus-cni.io/default-network"
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _HARDWARE_BYTES = (6, 8, 20)  # Ethernet, EUI-64 and InfiniBand GUID, IP over InfiniBand
+_TOLD_EMPTY = ("default-route", "bandwidth")  # where an empty value says something else than none
+_WHERE = '"{ordinal}" works in name, interface, ips and mac only'
 
 
 class PortMapping(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -82,23 +89,50 @@ class _WireSelection(msgspec.Struct, rename="kebab"):
     default_route: list[str] | None = None
 
 
-def parse(annotation: str, pod_namespace: str) -> tuple[NetworkSelection, ...]:
+def parse(annotation: str, pod_namespace: str, *, ordinal: int | None = None) -> tuple[NetworkSelection, ...]:
     """The selections in order; none for an empty annotation. The same network may come twice.
 
-    A value with any of `[`, `{` or `"` is a JSON list, any other the short form `[NAMESPACE/]NAME[@IFNAME],...`.
-    Raises `InvalidNetConf` or `DecodeFailure` naming the entry.
+    A JSON list, or the short form `[NAMESPACE/]NAME[@IFNAME],...`. `ordinal` is the replica's number, None for a pod
+    that is none. Raises `InvalidNetConf` or `DecodeFailure` naming the entry.
     """
-    if not annotation.strip():
-        return ()
-    if not any(c in annotation for c in '[{"'):
-        return tuple(_of_text(item.strip(), n, pod_namespace) for n, item in enumerate(annotation.split(",")))
-    items = documents.decode(annotation.encode(errors="surrogatepass"), f"annotation {ANNOTATION}")
-    if not isinstance(items, list):
-        raise InvalidNetConf(f"annotation {ANNOTATION}: found {documents.shown(items)}, expected a JSON list")
-    return tuple(
-        _of_wire(documents.convert(item, _WireSelection, at=f"{ANNOTATION}[{n}]"), n, pod_namespace)
-        for n, item in enumerate(items)
-    )
+    return _Reader(ANNOTATION, pod_namespace, ordinal).read(annotation)
+
+
+def parse_default(annotation: str, namespace: str, *, ordinal: int | None = None) -> NetworkSelection:
+    """The one selection of `v1.multus-cni.io/default-network`; `namespace` is where it is looked for by default."""
+    found = _Reader(DEFAULT_ANNOTATION, namespace, ordinal).read(annotation)
+    if len(found) != 1:
+        raise InvalidNetConf(f"annotation {DEFAULT_ANNOTATION}: found {len(found)} networks, expected exactly one")
+    return found[0]
+
+
+def is_json(annotation: str) -> bool:
+    """Whether the annotation is meant as JSON and not as the short form."""
+    text = annotation.lstrip()
+    return text.startswith(("[", "{", '"')) and not templates.starts(text)
+
+
+def encode(selection: NetworkSelection) -> dict[str, Any]:
+    """The selection as an entry of the JSON list, everything spelled out; `decode` is the inverse."""
+    encoded = {
+        "name": selection.name,
+        "namespace": selection.namespace,
+        "interface": selection.ifname,
+        "ips": [str(ip) for ip in selection.ips],
+        "mac": selection.mac,
+        "infiniband-guid": selection.infiniband_guid,
+        "portMappings": [msgspec.to_builtins(mapping) for mapping in selection.port_mappings],
+        "bandwidth": msgspec.to_builtins(selection.bandwidth),
+        "deviceID": selection.device_id,
+        "cni-args": dict(selection.cni_args),
+        "default-route": None if selection.default_route is None else [str(ip) for ip in selection.default_route],
+    }
+    return {key: value for key, value in encoded.items() if value or (key in _TOLD_EMPTY and value is not None)}
+
+
+def decode(entry: Any, at: str) -> NetworkSelection:
+    """An entry of the JSON list with its namespace; raises `InvalidNetConf` naming the key below `at`."""
+    return _Reader(at, "", None).entry(entry, at)
 
 
 def capability_args(selection: NetworkSelection) -> dict[str, Any]:
@@ -120,41 +154,80 @@ def args(selection: NetworkSelection) -> dict[str, str]:
     return {key: value for key, value in wanted.items() if value}
 
 
-def _of_text(item: str, n: int, pod_namespace: str) -> NetworkSelection:
-    at = f"{ANNOTATION}[{n}]"
-    namespace, slash, rest = item.rpartition("/")
-    name, sign, ifname = rest.partition("@")
-    namespace, name, ifname = namespace.strip(), name.strip(), ifname.strip()
-    if "/" in namespace or "@" in namespace + ifname or (slash and not namespace) or (sign and not ifname):
-        raise _wrong(at, item, "[NAMESPACE/]NAME[@IFNAME]")
-    for part in (namespace, name) if slash else (name,):
-        if not _LABEL.fullmatch(part):
-            raise _wrong(at, item, 'names of lower-case letters, digits and "-"')
-    return NetworkSelection(namespace=namespace or pod_namespace, name=name, ifname=_ifname(ifname, at))
+class _Reader:
+    """Reads one annotation, keeping the place for errors."""
+
+    def __init__(self, key: str, namespace: str, ordinal: int | None) -> None:
+        self._key = key
+        self._namespace = namespace
+        self._ordinal = ordinal
+
+    def read(self, annotation: str) -> tuple[NetworkSelection, ...]:
+        if not annotation.strip():
+            return ()
+        if not is_json(annotation):
+            items = enumerate(annotation.split(","))
+            return tuple(self.text(item.strip(), f"{self._key}[{n}]") for n, item in items)
+        listed = documents.decode(annotation.encode(errors="surrogatepass"), f"annotation {self._key}")
+        if not isinstance(listed, list):
+            raise InvalidNetConf(f"annotation {self._key}: found {documents.shown(listed)}, expected a JSON list")
+        return tuple(self.entry(item, f"{self._key}[{n}]") for n, item in enumerate(listed))
+
+    def text(self, item: str, at: str) -> NetworkSelection:
+        """An item of the short form."""
+        namespace, slash, rest = item.rpartition("/")
+        name, sign, ifname = rest.partition("@")
+        namespace, name, ifname = namespace.strip(), name.strip(), ifname.strip()
+        if "/" in namespace or "@" in namespace + ifname or (slash and not namespace) or (sign and not ifname):
+            raise _wrong(at, item, "[NAMESPACE/]NAME[@IFNAME]")
+        return NetworkSelection(
+            namespace=_label(namespace, at) if slash else self._namespace,
+            name=self._expanded(name, at, _label),
+            ifname=self._expanded(ifname, at, _ifname),
+        )
+
+    def entry(self, item: Any, at: str) -> NetworkSelection:
+        """An item of the JSON list."""
+        wire = documents.convert(item, _WireSelection, at=at)
+        if templates.is_template(wire.device_id):
+            raise _wrong(f"{at}.deviceID", wire.device_id, "a device")
+        default_route = None
+        if wire.default_route is not None:
+            default_route = tuple(_address(t, f"{at}.default-route[{i}]") for i, t in enumerate(wire.default_route))
+        return NetworkSelection(
+            namespace=_subdomain(wire.namespace or self._namespace, f"{at}.namespace"),
+            name=self._expanded(wire.name, f"{at}.name", _subdomain),
+            ifname=self._expanded(wire.interface or wire.interface_request, f"{at}.interface", _ifname),
+            ips=tuple(self._expanded(text, f"{at}.ips[{i}]", _address_or_interface) for i, text in enumerate(wire.ips)),
+            mac=self._expanded(wire.mac, f"{at}.mac", _hardware_address, as_byte=True),
+            infiniband_guid=_hardware_address(wire.infiniband_guid, f"{at}.infiniband-guid"),
+            port_mappings=tuple(wire.port_mappings),
+            bandwidth=wire.bandwidth,
+            device_id=wire.device_id or None,
+            cni_args=item.get("cni-args") or {},  # as written: the converted one lacks keys that are null
+            default_route=default_route,
+        )
+
+    def _expanded(self, text: str, at: str, read: Callable[[str, str], T], *, as_byte: bool = False) -> T:
+        expanded = templates.expand(text, self._ordinal, at, as_byte=as_byte)
+        try:
+            return read(expanded, at)
+        except InvalidNetConf as error:
+            if expanded != text:
+                error.details = f"from {documents.shown(text)} for replica {self._ordinal}"
+            raise
 
 
-def _of_wire(wire: _WireSelection, n: int, pod_namespace: str) -> NetworkSelection:
-    at = f"{ANNOTATION}[{n}]"
-    namespace = wire.namespace or pod_namespace
-    for key, name in (("name", wire.name), ("namespace", namespace)):
-        if not _SUBDOMAIN.fullmatch(name):
-            raise _wrong(f"{at}.{key}", name, 'lower-case letters, digits, "-" and "."')
-    default_route = None
-    if wire.default_route is not None:
-        default_route = tuple(_address(text, f"{at}.default-route[{i}]") for i, text in enumerate(wire.default_route))
-    return NetworkSelection(
-        namespace=namespace,
-        name=wire.name,
-        ifname=_ifname(wire.interface or wire.interface_request, f"{at}.interface"),
-        ips=tuple(_address_or_interface(text, f"{at}.ips[{i}]") for i, text in enumerate(wire.ips)),
-        mac=_hardware_address(wire.mac, f"{at}.mac"),
-        infiniband_guid=_hardware_address(wire.infiniband_guid, f"{at}.infiniband-guid"),
-        port_mappings=tuple(wire.port_mappings),
-        bandwidth=wire.bandwidth,
-        device_id=wire.device_id or None,
-        cni_args=wire.cni_args,
-        default_route=default_route,
-    )
+def _label(text: str, at: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise _wrong(at, text, 'names of lower-case letters, digits and "-"')
+    return text
+
+
+def _subdomain(text: str, at: str) -> str:
+    if not _SUBDOMAIN.fullmatch(text):
+        raise _wrong(at, text, 'lower-case letters, digits, "-" and "."')
+    return text
 
 
 def _ifname(text: str, at: str) -> str | None:
@@ -190,4 +263,6 @@ def _hardware_address(text: str, at: str) -> str | None:
 
 
 def _wrong(at: str, found: str, expected: str) -> InvalidNetConf:
+    if templates.is_template(found):
+        expected = f"{expected}; {_WHERE}"
     return InvalidNetConf(f"annotation {at}: found {documents.shown(found)}, expected {expected}")
