@@ -1,4 +1,4 @@
-"""An API server in memory, as `ports.Kubernetes`. It passes tests/contract/test_kubernetes.py beside the real client."""
+"""An API server in memory, as `ports.Kubernetes`, held to tests/contract/test_kubernetes.py like the real client."""
 
 from __future__ import annotations
 

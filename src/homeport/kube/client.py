@@ -1,0 +1,274 @@
+"""`ports.Kubernetes` by a real API server: watches for what is asked often, one request for everything else.
+
+What a watch told is answered as it is while the watch goes on; when it has been interrupted for longer, the API server
+is asked first and the watch's last word counts only while nobody answers. A miss is always asked live, so that None is
+the API server's own 404. docs/kubernetes.md has the requests, their deadlines and the role they need.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+
+from homeport.ipam.identities import Workload
+from homeport.ipam.objects import NodeState, Pod, WorkloadState
+from homeport.kube import decoding, errors, requests
+from homeport.kube.caching import Cache
+from homeport.kube.configs import ApiConfig
+from homeport.kube.decoding import Identity
+from homeport.kube.events import EventSender
+from homeport.kube.requests import Request
+from homeport.kube.sending import Observe, Sender
+from homeport.kube.watching import Watcher
+from homeport.model.errors import CniError, DecodeFailure, TryAgainLater
+from homeport.model.names import PodRef
+from homeport.ports import Event, NetworkDefinition
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+DEADLINE_SECONDS = 2.5  # of one question, whatever it takes
+START_SECONDS = 5.0  # that `start` waits for the first lists
+_REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
+_FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
+_FLUSH_SECONDS = 2.0
+
+OnPodGone = Callable[[PodRef, str], None]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the node knows what it watches. `problems` says why not, a line each, for people."""
+
+    pods_listed: bool
+    definitions_listed: bool
+    pods_current: bool
+    definitions_current: bool
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Pods are known. Definitions are not needed: where their resource is not installed, no pod can name one."""
+        return self.pods_listed
+
+
+class KubernetesClient:
+    """The API server as the node `node` sees it. Safe to share by threads.
+
+    `recall` is asked for a pod when the API server does not answer and no watch has it: the node's own records (E20).
+    `observe` is told of every attempt (request, status or 0, seconds); `on_trouble` of what goes wrong in the
+    background, where nobody waits for an answer.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        *,
+        node: str,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        observe: Observe | None = None,
+        on_trouble: Callable[[CniError], None] | None = None,
+    ) -> None:
+        self.recall: Callable[[PodRef], Pod | None] = lambda _ref: None
+        self._deadline_seconds = deadline_seconds
+        self._sender = Sender(config, observe=observe)
+        self._on_pod_gone: list[OnPodGone] = []
+        self._known_pods = Cache(decoding.decode_pod)
+        self._known_definitions = Cache(decoding.decode_definition)
+        self._pods = Watcher(
+            "pods",
+            self._sender,
+            self._known_pods,
+            list_page=lambda token: requests.list_pods(node, continue_token=token),
+            watch=lambda version, seconds: requests.watch_pods(node, version, timeout_seconds=seconds),
+            on_gone=self._pod_gone,
+            on_trouble=on_trouble,
+        )
+        self._definitions = Watcher(
+            requests.DEFINITIONS,
+            self._sender,
+            self._known_definitions,
+            list_page=lambda token: requests.list_definitions(continue_token=token),
+            watch=lambda version, seconds: requests.watch_definitions(version, timeout_seconds=seconds),
+            on_trouble=on_trouble,
+        )
+        self._events = EventSender(self._sender, node, on_trouble=on_trouble)
+        self._recent_pods = _Recent[PodRef, Pod]()
+        self._recent_workloads = _Recent[Workload, WorkloadState]()
+
+    # --- its life ---
+
+    def start(self, *, seconds: float = START_SECONDS) -> None:
+        """Begins to watch, and waits for the first lists no longer than `seconds`. Before it every question is live."""
+        until = time.monotonic() + seconds
+        self._events.start()
+        for watcher in (self._pods, self._definitions):
+            watcher.start()
+        for watcher in (self._pods, self._definitions):
+            watcher.listed.wait(max(0.0, until - time.monotonic()))
+
+    def close(self) -> None:
+        """Sends the events that wait, for a short time, and ends the watches."""
+        self._events.close(seconds=_FLUSH_SECONDS)
+        for watcher in (self._pods, self._definitions):
+            watcher.close()
+        self._sender.close()
+
+    def on_pod_gone(self, callback: OnPodGone) -> None:
+        """`callback(ref, uid)` is called when the watch proves a pod of this node gone: it was deleted, or it is not
+        in a complete list that follows. From the watch's thread: it must not wait for long.
+        """
+        self._on_pod_gone.append(callback)
+
+    def health(self) -> Health:
+        watchers = (self._pods, self._definitions)
+        return Health(
+            pods_listed=self._pods.listed.is_set(),
+            definitions_listed=self._definitions.listed.is_set(),
+            pods_current=self._pods.current(),
+            definitions_current=self._definitions.current(),
+            problems=tuple(str(w.problem) for w in watchers if w.problem is not None),
+        )
+
+    def definitions_seen(self) -> int:
+        """How many definitions the watch knows."""
+        return len(self._known_definitions)
+
+    def pods_seen(self) -> int:
+        """How many pods of this node the watch knows."""
+        return len(self._known_pods)
+
+    @property
+    def events_dropped(self) -> int:
+        """Events that never reached the API server."""
+        return self._events.dropped
+
+    # --- ports.Kubernetes ---
+
+    def pod(self, ref: PodRef) -> Pod | None:
+        return self.pod_with_uid(ref, "")
+
+    def pod_with_uid(self, ref: PodRef, uid: str) -> Pod | None:
+        for known in (self._recent_pods.get(ref), self._watched_pod(ref)):
+            if known is not None and _is_of(known, uid):
+                return known
+        try:
+            return self._pod_now(ref)
+        except TryAgainLater:
+            watched = self._known_pods.get(ref.namespace, ref.name)
+            if watched is not None and _is_of(watched, uid):
+                return watched
+            recalled = self.recall(ref)
+            if recalled is not None and _is_of(recalled, uid):
+                return recalled
+            raise
+
+    def workload(self, workload: Workload) -> WorkloadState | None:
+        known = self._recent_workloads.get(workload)
+        if known is not None:
+            return known
+        found = self._find(requests.get_workload(workload), decoding.decode_stateful_set)
+        if found is not None:
+            self._recent_workloads.put(workload, found)
+        return found
+
+    def node(self, name: str) -> NodeState | None:
+        return self._find(requests.get_node(name), decoding.decode_node)
+
+    def definition(self, namespace: str, name: str) -> NetworkDefinition | None:
+        known = self._known_definitions.get(namespace, name)
+        if known is not None and (self._definitions.current() or self._sender.failed_within(_FAILED_SECONDS)):
+            return known
+        try:
+            return self._find(requests.get_definition(namespace, name), decoding.decode_definition)
+        except TryAgainLater:
+            if known is None:
+                raise
+            return known
+
+    def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
+        request = requests.patch_pod_annotations(ref, uid, annotations)
+        answer = self._sender.ask(request, seconds=self._deadline_seconds)
+        if answer.code == 200:
+            return True
+        if errors.is_absence(request, answer.code, answer.body):
+            return False
+        if uid and errors.may_be_another(answer.code, answer.body):
+            now = self._pod_now(ref)
+            if now is None or now.uid != uid:
+                return False
+        raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
+
+    def emit(self, event: Event) -> None:
+        self._events.emit(event)
+
+    # --- the rest ---
+
+    def _watched_pod(self, ref: PodRef) -> Pod | None:
+        if self._pods.current() or self._sender.failed_within(_FAILED_SECONDS):
+            return self._known_pods.get(ref.namespace, ref.name)
+        return None
+
+    def _pod_now(self, ref: PodRef) -> Pod | None:
+        found = self._find(requests.get_pod(ref), decoding.decode_pod)
+        if found is None:
+            self._recent_pods.forget(ref)
+        else:
+            self._recent_pods.put(ref, found)
+        return found
+
+    def _find(self, request: Request, decode: Callable[[bytes], T]) -> T | None:
+        """The object, or None when the API server says that it is not there."""
+        answer = self._sender.ask(request, seconds=self._deadline_seconds)
+        if answer.code == 200:
+            identity = decoding.decode_identity(answer.body)
+            if (identity.namespace, identity.name) != (request.namespace, request.name):
+                raise DecodeFailure(
+                    f"{request}: found {identity.namespace}/{identity.name}, expected what was asked for"
+                )
+            return decode(answer.body)
+        if errors.is_absence(request, answer.code, answer.body):
+            return None
+        raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
+
+    def _pod_gone(self, identity: Identity) -> None:
+        ref = PodRef(identity.namespace, identity.name)
+        recent = self._recent_pods.get(ref)
+        if recent is not None and recent.uid == identity.uid:
+            self._recent_pods.forget(ref)
+        for callback in self._on_pod_gone:
+            callback(ref, identity.uid)
+
+
+class _Recent(Generic[K, T]):
+    """Positive answers of the last moment: one pod's interfaces ask the same things one after the other."""
+
+    def __init__(self) -> None:
+        self._answers: dict[K, tuple[float, T]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> T | None:
+        with self._lock:
+            at, answer = self._answers.get(key, (0.0, None))
+        return answer if answer is not None and time.monotonic() - at < _REMEMBERED_SECONDS else None
+
+    def put(self, key: K, answer: T) -> None:
+        """Answers come in the order of time, so that the oldest are first."""
+        now = time.monotonic()
+        with self._lock:
+            self._answers.pop(key, None)
+            self._answers[key] = (now, answer)
+            while now - next(iter(self._answers.values()))[0] >= _REMEMBERED_SECONDS:
+                del self._answers[next(iter(self._answers))]
+
+    def forget(self, key: K) -> None:
+        with self._lock:
+            self._answers.pop(key, None)
+
+
+def _is_of(pod: Pod, uid: str) -> bool:
+    """A static pod is known to runtimes by a hash, which the API server's copy of it carries as an annotation."""
+    return uid in ("", pod.uid, pod.annotations.get("kubernetes.io/config.hash"))
