@@ -54,6 +54,12 @@ def annotation(key: str, value: str) -> str:
     return f"        homeport.dev/{key}: '{value}'\n"
 
 
+def static(name: str) -> str:
+    """A definition for one pod."""
+    ipam = '{"type":"static","addresses":[{"address":"10.1.0.5/24"}]}'
+    return listed(f'{{"type":"ipvlan","ipam":{ipam}}}').replace("name: net,", f"name: {name},")
+
+
 SMALL = ipvlan('"range":«"10.1.0.0/29"')
 POOL = ipvlan('"range":"10.1.0.0/24"')
 MAPPED = '"range":"10.1.0.0/24","gateway":"10.1.0.254","exclude":["10.1.0.9"],"sticky":{"replicas":{"ns/web":[%s]}}'
@@ -159,6 +165,18 @@ FIRING = [
     ("annotation-syntax", POOL + workload('\'«[{"name": "net"}\'')),
     ("annotation-syntax", POOL + workload(more=annotation("addresses", "«[]"))),
     ("annotation-syntax", POOL + workload(more=annotation("retention", '{"whenScaled":"Retain"«,}'))),
+    ("annotation-syntax", POOL + workload("«net{ordinal}", kind="Deployment")),
+    ("annotation-syntax", POOL + workload("«net{ordinl}")),
+    ("annotation-syntax", POOL + workload("«net{ordinal-1}")),
+    ("annotation-syntax", POOL + workload("«net@a-longer-name-{ordinal+8}", replicas=3)),
+    (
+        "annotation-syntax",
+        POOL + workload('\'«[{"name": "net", "ips": ["10.1.0.{ordinal+254}/24"]}]\'', replicas=3),
+    ),
+    ("annotation-syntax", POOL + workload(more="        v1.multus-cni.io/default-network: «net,net\n")),
+    ("unknown-network", static("vlan0") + workload("«vlan{ordinal}", replicas=3)),
+    ("unknown-network", static("vlan0") + workload('\'[{"name": "«vlan{ordinal}"}]\'', replicas=3)),
+    ("pool-too-small", SMALL + workload("net@lan{ordinal}", replicas=7)),
     ("unknown-network", POOL + workload("net,«other")),
     ("unknown-network", POOL + workload("«net", namespace="elsewhere")),
     ("unknown-network", workload("«net")),
@@ -226,6 +244,13 @@ SILENT = {
     "just enough addresses": ipvlan('"range":"10.1.0.0/29"') + workload(replicas=6),
     "static addresses asked for one by one": listed('{"type":"ipvlan","ipam":{"type":"static"}}')
     + workload('\'[{"name":"net","ips":["10.1.0.5/24"]}]\'', replicas=1),
+    "a static definition a replica": static("vlan5")
+    + "---\n"
+    + static("vlan6")
+    + workload('"vlan{ordinal}"', replicas=2).replace("  replicas: 2\n", "  replicas: 2\n  ordinals: {start: 5}\n"),
+    "a template at no replicas": static("vlan0") + workload("vlan{ordinal}", replicas=0),
+    "addresses by ordinal": listed('{"type":"ipvlan","ipam":{"type":"static"}}')
+    + workload('\'[{"name":"net","ips":["10.1.0.{ordinal+5}/24"],"mac":"02:00:00:00:00:{ordinal}"}]\'', replicas=20),
     "a namespace left out matches": POOL.replace(", namespace: ns", "") + workload(namespace="other"),
     "a workload without networks": "kind: Deployment\nmetadata: {name: x}\nspec: {replicas: 3}\n",
     "another resource of the same group": "apiVersion: k8s.cni.cncf.io/v1beta1\nkind: MultiNetworkPolicy\n",
@@ -344,3 +369,13 @@ def test_one_text_named_by_two_manifests_is_judged_once() -> None:
 def test_the_nearest_name_is_offered() -> None:
     (finding,) = (f for f in check({"a": listed('{"type":"macvaln"}')}).findings)
     assert finding.right == 'did you mean "macvlan"?'
+
+
+def test_replicas_without_a_network_are_counted_at_the_template() -> None:
+    (finding,) = check({"a.yaml": static("vlan0") + workload("vlan{ordinal}", replicas=4)}).findings
+    assert finding.found == 'network "ns/vlan1" of replica 1, and those of 2 more, are not in these files'
+
+
+def test_a_template_elsewhere_is_told_where_it_belongs() -> None:
+    (finding,) = check({"a.yaml": POOL + workload("net{ordinal}", kind="Deployment")}).findings
+    assert "only for replicas, such as the pods of a StatefulSet" in finding.right + finding.found

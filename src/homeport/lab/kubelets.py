@@ -18,7 +18,9 @@ from homeport.lab import building
 from homeport.lab.objects import Attached, Network, PodObject, Sandbox
 from homeport.model.errors import CniError, InvalidNetConf, SeveralErrors
 from homeport.model.results import Result
-from homeport.multinet import selections
+from homeport.multinet import requests, selections
+from homeport.multinet.delegates import Delegate
+from homeport.multinet.requests import ResolvedNetwork
 from homeport.multinet.selections import NetworkSelection
 from homeport.ports import Shells
 from homeport.runtime import chaining
@@ -62,16 +64,19 @@ class Kubelet:
     def plan(self, pod: PodObject, networks: Iterable[Network]) -> Sandbox:
         """The sandbox that the pod's annotation asks for, nothing of it made yet."""
         container_id = secrets.token_hex(_CONTAINER_ID_BYTES)
-        wanted = selections.parse(pod.template.annotations.get(selections.ANNOTATION, ""), pod.ref.namespace)
+        annotation = pod.template.annotations.get(selections.ANNOTATION, "")
+        wanted = selections.parse(annotation, pod.ref.namespace, ordinal=pod.ordinal)
         known = {(n.namespace, n.name): n for n in networks}
         args = _cni_args(pod, container_id)
+        delegates = [self._delegate(n, selection, known, args) for n, selection in enumerate(wanted, start=1)]
+        requests.require_own_names(delegates)
         return Sandbox(
             container_id=container_id,
             ref=pod.ref,
             pod_uid=pod.uid,
             node=self._node,
             netns_path=self._pod_netns(container_id),
-            attachments=tuple(self._attached(n, s, known, args) for n, s in enumerate(wanted, start=1)),
+            attachments=tuple(_attached(delegate) for delegate in delegates),
         )
 
     def start(self, sandbox: Sandbox) -> Started | Failure:
@@ -132,13 +137,14 @@ class Kubelet:
             mac=_mac_of(result, attached.ifname, sandbox.netns_path),
         )
 
-    def _attached(
+    def _delegate(
         self,
         index: int,
         selection: NetworkSelection,
         known: Mapping[tuple[str, str], Network],
         args: Mapping[str, str],
-    ) -> Attached:
+    ) -> Delegate:
+        """Number 0 would be the pod's default network, which the lab has none of."""
         network = known.get((selection.namespace, selection.name))
         if network is None:
             raise InvalidNetConf(
@@ -146,14 +152,12 @@ class Kubelet:
                 "NetworkAttachmentDefinition",
                 f"it has {_listed(known)}",
             )
-        config = _with_cni_args(_config(network, self._substitutes), selection.cni_args)
-        return Attached(
-            network=str(network),
-            ifname=selection.ifname or f"net{index}",
-            conflist=conflists.parse(config, default_name=network.name).raw.decode(),
-            args={**args, **selections.args(selection)},
-            capability_args=selections.capability_args(selection),
+        resolved = ResolvedNetwork(
+            name=str(network),
+            network=conflists.parse(_config(network, self._substitutes), default_name=network.name),
+            selection=selection,
         )
+        return requests.delegate_of(resolved, index, container_args=args, runtime_config={}, main_ifname="")
 
 
 def _config(network: Network, substitutes: Mapping[str, str]) -> Mapping[str, Any]:
@@ -161,14 +165,14 @@ def _config(network: Network, substitutes: Mapping[str, str]) -> Mapping[str, An
     return building.substituted(config, substitutes)
 
 
-def _with_cni_args(config: Mapping[str, Any], cni_args: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The selection's `cni-args` in `args.cni` of every plugin, where they win over the network's own."""
-    if not cni_args:
-        return config
-    if isinstance(config.get("plugins"), list):
-        return {**config, "plugins": [_with_cni_args(p, cni_args) for p in config["plugins"]]}
-    args = config.get("args", {})
-    return {**config, "args": {**args, "cni": {**args.get("cni", {}), **cni_args}}}
+def _attached(delegate: Delegate) -> Attached:
+    return Attached(
+        network=delegate.name,
+        ifname=delegate.ifname,
+        conflist=delegate.network.raw.decode(),
+        args=delegate.args,
+        capability_args=delegate.capability_args,
+    )
 
 
 def _attachment(sandbox: Sandbox, attached: Attached) -> Attachment:

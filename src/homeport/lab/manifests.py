@@ -6,7 +6,6 @@ raises with the file, the line and the key.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,10 +17,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from homeport.ipam.identities import Workload
 from homeport.lab.objects import Network, Template, WorkloadKind, WorkloadSpec
 from homeport.model.errors import DecodeFailure, InvalidNetConf
+from homeport.model.names import is_label, is_subdomain
 
-# RFC 1123 label, and names made of them: what the API server takes as an object's name.
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _NAD = ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition")
 _WORKLOADS: Mapping[tuple[str, str], WorkloadKind] = {
     ("apps/v1", "StatefulSet"): "StatefulSet",
@@ -171,9 +168,9 @@ def _object(section: _Section) -> Manifests:
 def _names(section: _Section) -> tuple[str, str]:
     """(namespace, name) of an object."""
     metadata = section.under("metadata", required=True)
-    if not _SUBDOMAIN.fullmatch(metadata.text("name")) or len(metadata.text("name")) > 253:
+    if not is_subdomain(metadata.text("name")):
         raise metadata.wrong("name", "lower-case letters, digits, '-' and '.', such as web-1")
-    if not _LABEL.fullmatch(metadata.text("namespace", "default")):
+    if not is_label(metadata.text("namespace", "default")):
         raise metadata.wrong("namespace", "lower-case letters, digits and '-'")
     return metadata.text("namespace", "default"), metadata.text("name")
 

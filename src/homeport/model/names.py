@@ -9,6 +9,10 @@ import msgspec
 # CNI SPEC 1.1.0 §2: "must start with an alphanumeric character, optionally followed by any combination
 # of one or more alphanumeric characters, underscore (), dot (.) or hyphen (-)".
 _IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+# RFC 1123, as the API server takes names of objects.
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
+_SUBDOMAIN_MAX = 253
 IFNAME_MAX = 15  # IFNAMSIZ less the terminating NUL
 
 
@@ -33,6 +37,16 @@ class PodRef(msgspec.Struct, frozen=True, order=True):
 def is_identifier(text: str) -> bool:
     """Whether `text` may be a container ID or a network name."""
     return _IDENTIFIER.fullmatch(text) is not None
+
+
+def is_label(text: str) -> bool:
+    """Whether `text` may be a namespace, or any other name without dots: lower-case letters, digits and `-`."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def is_subdomain(text: str) -> bool:
+    """Whether `text` may be the name of an object: labels joined by dots, 253 characters at most."""
+    return len(text) <= _SUBDOMAIN_MAX and _SUBDOMAIN.fullmatch(text) is not None
 
 
 def is_ifname(text: str) -> bool:

@@ -67,7 +67,7 @@ def delegates_of(
         )
         for index, (network, device_id, dropped) in enumerate(zip(resolved, device_ids, drops, strict=True))
     )
-    _require_own_names(delegates)
+    require_own_names(delegates)
     return delegates
 
 
@@ -151,7 +151,8 @@ def _devices_of(resolved: Sequence[ResolvedNetwork], given: Mapping[str, Sequenc
     return devices.assign([network.resource_name for network in resolved], given)
 
 
-def _require_own_names(delegates: Sequence[Delegate]) -> None:
+def require_own_names(delegates: Sequence[Delegate]) -> None:
+    """Raises `InvalidNetConf` when two networks of the pod would make an interface of one name."""
     taken: dict[str, Delegate] = {}
     for delegate in delegates:
         first = taken.setdefault(delegate.ifname, delegate)

@@ -17,7 +17,7 @@ import msgspec
 from homeport.cni import documents
 from homeport.model.addresses import IPAddress, IPInterface
 from homeport.model.errors import InvalidNetConf
-from homeport.model.names import is_ifname
+from homeport.model.names import is_ifname, is_label, is_subdomain
 from homeport.multinet import templates
 
 T = TypeVar("T")
@@ -25,8 +25,6 @@ T = TypeVar("T")
 ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 DEFAULT_ANNOTATION = "v1.multus-cni.io/default-network"
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _HARDWARE_BYTES = (6, 8, 20)  # Ethernet, EUI-64 and InfiniBand GUID, IP over InfiniBand
 _TOLD_EMPTY = ("default-route", "bandwidth")  # where an empty value says something else than none
@@ -181,7 +179,7 @@ class _Reader:
         if "/" in namespace or "@" in namespace + ifname or (slash and not namespace) or (sign and not ifname):
             raise _wrong(at, item, "[NAMESPACE/]NAME[@IFNAME]")
         return NetworkSelection(
-            namespace=_label(namespace, at) if slash else self._namespace,
+            namespace=_read(namespace, at, _label) if slash else self._namespace,
             name=self._expanded(name, at, _label),
             ifname=self._expanded(ifname, at, _ifname),
         )
@@ -189,68 +187,87 @@ class _Reader:
     def entry(self, item: Any, at: str) -> NetworkSelection:
         """An item of the JSON list."""
         wire = documents.convert(item, _WireSelection, at=at)
-        if templates.is_template(wire.device_id):
-            raise _wrong(f"{at}.deviceID", wire.device_id, "a device")
-        default_route = None
-        if wire.default_route is not None:
-            default_route = tuple(_address(t, f"{at}.default-route[{i}]") for i, t in enumerate(wire.default_route))
+        routes = None if wire.default_route is None else enumerate(wire.default_route)
         return NetworkSelection(
-            namespace=_subdomain(wire.namespace or self._namespace, f"{at}.namespace"),
+            namespace=_read(wire.namespace or self._namespace, f"{at}.namespace", _subdomain),
             name=self._expanded(wire.name, f"{at}.name", _subdomain),
             ifname=self._expanded(wire.interface or wire.interface_request, f"{at}.interface", _ifname),
             ips=tuple(self._expanded(text, f"{at}.ips[{i}]", _address_or_interface) for i, text in enumerate(wire.ips)),
             mac=self._expanded(wire.mac, f"{at}.mac", _hardware_address, as_byte=True),
-            infiniband_guid=_hardware_address(wire.infiniband_guid, f"{at}.infiniband-guid"),
+            infiniband_guid=_read(wire.infiniband_guid, f"{at}.infiniband-guid", _hardware_address),
             port_mappings=tuple(wire.port_mappings),
             bandwidth=wire.bandwidth,
-            device_id=wire.device_id or None,
+            device_id=_read(wire.device_id, f"{at}.deviceID", _device),
             cni_args=item.get("cni-args") or {},  # as written: the converted one lacks keys that are null
-            default_route=default_route,
+            default_route=None
+            if routes is None
+            else tuple(_read(text, f"{at}.default-route[{i}]", _address) for i, text in routes),
         )
 
-    def _expanded(self, text: str, at: str, read: Callable[[str, str], T], *, as_byte: bool = False) -> T:
+    def _expanded(self, text: str, at: str, read: Callable[[str], T], *, as_byte: bool = False) -> T:
         expanded = templates.expand(text, self._ordinal, at, as_byte=as_byte)
-        try:
-            return read(expanded, at)
-        except InvalidNetConf as error:
-            if expanded != text:
-                error.details = f"from {documents.shown(text)} for replica {self._ordinal}"
-            raise
+        if expanded == text:
+            return _read(text, at, read)
+        return _read(expanded, at, read, because=f", made of {documents.shown(text)} for replica {self._ordinal}")
 
 
-def _label(text: str, at: str) -> str:
-    if not _LABEL.fullmatch(text):
-        raise _wrong(at, text, 'names of lower-case letters, digits and "-"')
+class _Unfit(ValueError):
+    """Text of a wrong form; says which is right."""
+
+
+def _read(text: str, at: str, read: Callable[[str], T], *, because: str = "") -> T:
+    try:
+        return read(text)
+    except _Unfit as e:
+        raise _wrong(at, text, str(e), because=because) from e
+
+
+def _label(text: str) -> str:
+    if not is_label(text):
+        raise _Unfit('names of lower-case letters, digits and "-"')
     return text
 
 
-def _subdomain(text: str, at: str) -> str:
-    if not _SUBDOMAIN.fullmatch(text):
-        raise _wrong(at, text, 'lower-case letters, digits, "-" and "."')
+def _subdomain(text: str) -> str:
+    if not is_subdomain(text):
+        raise _Unfit('lower-case letters, digits, "-" and "."')
     return text
 
 
-def _ifname(text: str, at: str) -> str | None:
+def _ifname(text: str) -> str | None:
     if text and not is_ifname(text):
-        raise _wrong(at, text, 'an interface name: 1 to 15 characters without "/", ":" or blanks')
+        raise _Unfit('an interface name: 1 to 15 characters without "/", ":" or blanks')
     return text or None
 
 
-def _address_or_interface(text: str, at: str) -> IPAddress | IPInterface:
+def _device(text: str) -> str | None:
+    if templates.is_template(text):
+        raise _Unfit("the same device for all replicas")
+    return text or None
+
+
+def _address_or_interface(text: str) -> IPAddress | IPInterface:
     try:
-        return ip_interface(text) if "/" in text else ip_address(text)
+        return ip_interface(_without_zone(text)) if "/" in text else ip_address(_without_zone(text))
     except ValueError as e:
-        raise _wrong(at, text, "an IP address, with or without a prefix length") from e
+        raise _Unfit("an IP address, with or without a prefix length") from e
 
 
-def _address(text: str, at: str) -> IPAddress:
+def _address(text: str) -> IPAddress:
     try:
-        return ip_address(text)
+        return ip_address(_without_zone(text))
     except ValueError as e:
-        raise _wrong(at, text, "an IP address") from e
+        raise _Unfit("an IP address") from e
 
 
-def _hardware_address(text: str, at: str) -> str | None:
+def _without_zone(text: str) -> str:
+    """Go reads none, and a zone could be any text."""
+    if "%" in text:
+        raise ValueError(text)
+    return text
+
+
+def _hardware_address(text: str) -> str | None:
     """The forms Go reads: pairs joined by `:` or `-`, or fours joined by `.`."""
     if not text:
         return None
@@ -259,10 +276,10 @@ def _hardware_address(text: str, at: str) -> str | None:
         digits = "".join(groups).lower()
         if all(len(g) == width and _HEX.fullmatch(g) for g in groups) and len(digits) // 2 in _HARDWARE_BYTES:
             return ":".join(digits[i : i + 2] for i in range(0, len(digits), 2))
-    raise _wrong(at, text, "a hardware address of 6, 8 or 20 bytes, such as 0a:58:0a:00:00:01")
+    raise _Unfit("a hardware address of 6, 8 or 20 bytes, such as 0a:58:0a:00:00:01")
 
 
-def _wrong(at: str, found: str, expected: str) -> InvalidNetConf:
+def _wrong(at: str, found: str, expected: str, *, because: str = "") -> InvalidNetConf:
     if templates.is_template(found):
         expected = f"{expected}; {_WHERE}"
-    return InvalidNetConf(f"annotation {at}: found {documents.shown(found)}, expected {expected}")
+    return InvalidNetConf(f"annotation {at}: found {documents.shown(found)}{because}, expected {expected}")

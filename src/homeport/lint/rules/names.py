@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from homeport.cni.documents import shown
 from homeport.lint.findings import Found, Severity, Span
 from homeport.lint.manifests import Network
 from homeport.lint.rules.checks import network_rule
-from homeport.model.names import is_identifier
-
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_MAX = 63
+from homeport.model.names import is_identifier, is_label
 
 
 @network_rule("network-name", Severity.ERROR)
@@ -28,7 +24,7 @@ def network_name(network: Network) -> Iterator[Found]:
     if node is None or node.kind == "null":
         kind = network.manifest.get("kind")
         yield network.found(kind.span if kind else Span(0, 0), "the definition has no metadata.name", right)
-    elif not _LABEL.fullmatch(str(node.value)) or len(str(node.value)) > _LABEL_MAX:
+    elif not is_label(str(node.value)):
         yield network.found(node.span, f"name {shown(node.value)}", right)
 
 

@@ -5,6 +5,7 @@ A namespace that a manifest leaves out is the one it will be applied to: it matc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -30,32 +31,47 @@ from homeport.lint.pools import pools
 from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.rules.wording import said
 from homeport.model.errors import CniError
-from homeport.multinet import selections
+from homeport.multinet import selections, templates
 from homeport.multinet.selections import NetworkSelection
 
+_MOST_REPLICAS = 10_000  # looked at one by one
+_WORD = re.compile(r"""[^\s,:"'/@\[\]]+""")
 _ANY_NAMESPACE = "default"  # what a selection without a namespace gets when its workload has none
 
 
+class Wish(msgspec.Struct, frozen=True):
+    """A selection, and how many replicas make it. `ordinal` is the first of them if the annotation is a template."""
+
+    selection: NetworkSelection
+    replicas: int
+    ordinal: int | None = None
+
+
 class Ask(msgspec.Struct, frozen=True):
-    """A workload's wish for one attachment a replica to one network of the files."""
+    """What all replicas of a workload want of one network of the files by one entry of their annotation.
+
+    `ips`: they say which addresses.
+    """
 
     workload: Workload
-    selection: NetworkSelection
     network: Network
+    replicas: int
+    ips: bool
 
 
 @rule("annotation-syntax", Severity.ERROR)
 def annotation_syntax(manifests: Manifests) -> Iterator[Found]:
     """An annotation about networks cannot be read.
 
-    The network selection is `[NAMESPACE/]NAME[@IFNAME],...` or a JSON list of objects; `homeport.dev/addresses` and
-    `homeport.dev/retention` are JSON objects. A pod with a bad one does not start.
+    The network selection is `[NAMESPACE/]NAME[@IFNAME],...` or a JSON list of objects, the default network exactly one
+    such; `homeport.dev/addresses` and `homeport.dev/retention` are JSON objects. A pod with a bad one does not start.
+    `{ordinal}` stands for a replica's number, so it is right in a StatefulSet and wrong anywhere else.
     """
     for workload in manifests.workloads:
         for key in (NETWORKS, DEFAULT_NETWORK):
             text = workload.annotations.get(key)
             if text is not None:
-                yield from _unreadable_selection(workload, text)
+                yield from _unreadable_selection(workload, key, text)
         for key in (ADDRESSES, RETENTION):
             text = workload.annotations.get(key)
             if text is None:
@@ -75,20 +91,21 @@ def unknown_network(manifests: Manifests) -> Iterator[Found]:
     by_name = _by_name(manifests.networks)
     for workload in manifests.workloads:
         text = workload.annotations.get(NETWORKS)
-        for selection in _selections(workload):
-            named = by_name.get(selection.name, [])
-            if text is None or any(_selects(workload, selection, n) for n in named):
-                continue
-            near = nearest(selection.name, tuple(by_name))
-            elsewhere = [n.namespace for n in named]
+        missing: dict[Span, list[Wish]] = {}
+        for wish in _wishes(workload):
+            named = by_name.get(wish.selection.name, [])
+            if text is not None and not any(_selects(workload, wish.selection, n) for n in named):
+                missing.setdefault(_word(text, wish), []).append(wish)
+        for span, wishes in missing.items():
+            first = wishes[0].selection
+            elsewhere = [n.namespace for n in by_name.get(first.name, [])]
+            near = nearest(first.name, tuple(by_name))
             right = "define it in these files, or lint it together with them"
             if elsewhere:
                 right = f'it is defined in namespace "{elsewhere[0]}"'
-            elif near:
+            elif near and wishes[0].ordinal is None:
                 right = f'did you mean "{near}"?'
-            yield workload.found(
-                _word(text, selection.name), f'network "{_full_name(workload, selection)}" is not in these files', right
-            )
+            yield workload.found(span, f"{_missing(workload, wishes)} not in these files", right)
 
 
 @rule("pool-too-small", Severity.ERROR)
@@ -104,10 +121,11 @@ def pool_too_small(manifests: Manifests) -> Iterator[Found]:
         asks.setdefault(id(ask.network), []).append(ask)
     for network in manifests.networks:
         asking = asks.get(id(network), [])
-        total = sum(ask.workload.replicas for ask in asking if not ask.selection.ips)
+        counted = [ask for ask in asking if not ask.ips]
+        total = sum(ask.replicas for ask in counted)
         if not total:
             continue
-        who = ", ".join(f"{_named(a.workload)} asks for {a.workload.replicas}" for a in asking if not a.selection.ips)
+        who = ", ".join(f"{_named(ask.workload)} asks for {ask.replicas}" for ask in counted)
         for pool in pools(network):
             whole = pool.parsed()
             if pool.ipam == "whereabouts" and whole is not None and whole.usable < total:
@@ -200,27 +218,44 @@ def bad_duration(manifests: Manifests) -> Iterator[Found]:
             yield subject.found(node.span, *said(e))
 
 
-def _unreadable_selection(workload: Workload, text: Embedded) -> Iterator[Found]:
+def _unreadable_selection(workload: Workload, key: str, text: Embedded) -> Iterator[Found]:
     try:
-        selections.parse(text.scalar.text, workload.namespace or _ANY_NAMESPACE)
+        for ordinal in _ordinals(workload, text):
+            _parse(workload, key, text, ordinal)
     except CniError as e:
-        is_json = any(c in text.scalar.text for c in '[{"')
-        if is_json and text.slips:
+        if selections.is_json(text.scalar.text) and text.slips:
             for slip in text.slips:
                 yield workload.found(slip.span, f"found {slip.found}", f"expected {slip.right}")
         else:
             yield workload.found(text.scalar.span(Span(0, len(text.scalar.text))), *said(e))
 
 
-def _selections(workload: Workload) -> tuple[NetworkSelection, ...]:
-    """What the annotation asks for; nothing when it cannot be read, which `annotation-syntax` says."""
+def _wishes(workload: Workload) -> Iterator[Wish]:
+    """What the annotation asks for, each entry's replicas apart if it is a template."""
     text = workload.annotations.get(NETWORKS)
     if text is None:
-        return ()
-    try:
-        return selections.parse(text.scalar.text, workload.namespace or _ANY_NAMESPACE)
-    except CniError:
-        return ()
+        return
+    for ordinal in _ordinals(workload, text):
+        try:
+            wanted = _parse(workload, NETWORKS, text, ordinal)
+        except CniError:
+            return  # annotation-syntax says it
+        for selection in wanted:
+            yield Wish(selection, workload.replicas if ordinal is None else 1, ordinal)
+
+
+def _ordinals(workload: Workload, text: Embedded) -> Iterable[int | None]:
+    """The replicas that read the annotation differently; None for all of them at once."""
+    if workload.kind != "StatefulSet" or not templates.is_template(text.scalar.text):
+        return (None,)
+    return range(workload.first, workload.first + min(max(workload.replicas, 1), _MOST_REPLICAS))
+
+
+def _parse(workload: Workload, key: str, text: Embedded, ordinal: int | None) -> tuple[NetworkSelection, ...]:
+    namespace = workload.namespace or _ANY_NAMESPACE
+    if key == DEFAULT_NETWORK:
+        return (selections.parse_default(text.scalar.text, namespace, ordinal=ordinal),)
+    return selections.parse(text.scalar.text, namespace, ordinal=ordinal)
 
 
 def _by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:
@@ -238,13 +273,20 @@ def _selects(workload: Workload, selection: NetworkSelection, network: Network) 
 
 
 def _asks(manifests: Manifests) -> Iterator[Ask]:
+    """One for each entry and network, its replicas added up."""
     by_name = _by_name(manifests.networks)
     for workload in manifests.workloads:
-        for selection in _selections(workload):
-            named = by_name.get(selection.name, [])
-            network = next((n for n in named if _selects(workload, selection, n)), None)
+        asks: dict[tuple[int, int], Ask] = {}
+        entries: dict[int | None, int] = {}
+        for wish in _wishes(workload):
+            entry = entries[wish.ordinal] = entries.get(wish.ordinal, -1) + 1
+            named = by_name.get(wish.selection.name, [])
+            network = next((n for n in named if _selects(workload, wish.selection, n)), None)
             if network is not None:
-                yield Ask(workload, selection, network)
+                before = asks.get((entry, id(network)))
+                replicas = wish.replicas + (before.replicas if before else 0)
+                asks[entry, id(network)] = Ask(workload, network, replicas, bool(wish.selection.ips))
+        yield from asks.values()
 
 
 def _static_addresses(network: Network) -> Iterator[Node]:
@@ -297,15 +339,29 @@ def _named(workload: Workload) -> str:
     return f"{workload.kind} {shown(workload.name)}"
 
 
-def _full_name(workload: Workload, selection: NetworkSelection) -> str:
-    unsaid = workload.namespace is None and selection.namespace == _ANY_NAMESPACE
-    return selection.name if unsaid else f"{selection.namespace}/{selection.name}"
+def _missing(workload: Workload, wishes: Sequence[Wish]) -> str:
+    """The networks of one place in an annotation, with their verb."""
+    first = wishes[0]
+    unsaid = workload.namespace is None and first.selection.namespace == _ANY_NAMESPACE
+    name = first.selection.name if unsaid else f"{first.selection.namespace}/{first.selection.name}"
+    if first.ordinal is None:
+        return f'network "{name}" is'
+    if len(wishes) == 1:
+        return f'network "{name}" of replica {first.ordinal} is'
+    return f'network "{name}" of replica {first.ordinal}, and those of {len(wishes) - 1} more, are'
 
 
-def _word(text: Embedded, word: str) -> Span:
-    """Where a name stands in an annotation."""
-    start = max(0, text.scalar.text.find(word))
-    return text.scalar.span(Span(start, start + len(word)))
+def _word(text: Embedded, wish: Wish) -> Span:
+    """Where a network's name stands in an annotation, as it is written there."""
+    written = text.scalar.text
+    for word in _WORD.finditer(written):
+        try:
+            named = templates.expand(word[0], wish.ordinal, "")
+        except CniError:
+            continue
+        if named == wish.selection.name:
+            return text.scalar.span(Span(word.start(), word.end()))
+    return text.scalar.span(Span(0, len(written)))
 
 
 def _counted(usable: int) -> str:
