@@ -18,6 +18,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -254,8 +255,8 @@ def misbehaving(kubelet: Path, talk: Callable[[socket.socket], None]) -> Iterato
             with peer:
                 try:
                     talk(peer)
-                except OSError:
-                    return  # it hung up on us, as it should
+                except (OSError, h2.exceptions.ProtocolError):
+                    return  # one of us has hung up or said goodbye
 
         thread = threading.Thread(target=accept)
         thread.start()
