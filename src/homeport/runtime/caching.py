@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,20 @@ class ResultCache:
 
         Entries of old runtimes do not say whose they are and are passed over: no one may be deleted by guessing.
         """
+        # The name tells of the network but not where it ends: "a-b-c" may be of "a" or of "a-b".
+        found, unreadable = self._entries(lambda name: name.startswith(f"{network}-"))
+        return tuple(entry for entry in found if entry.key.network == network), unreadable
+
+    def of_container(self, container_id: str) -> tuple[tuple[CachedAttachment, ...], tuple[CniError, ...]]:
+        """As `attachments`, for one container on any network."""
+        found, unreadable = self._entries(lambda name: f"-{container_id}-" in name)
+        return tuple(entry for entry in found if entry.key.container_id == container_id), unreadable
+
+    def all(self) -> tuple[tuple[CachedAttachment, ...], tuple[CniError, ...]]:
+        """As `attachments`, for every container and network."""
+        return self._entries(lambda name: not name.startswith("."))
+
+    def _entries(self, is_wanted: Callable[[str], bool]) -> tuple[tuple[CachedAttachment, ...], tuple[CniError, ...]]:
         try:
             names = sorted(os.listdir(self.directory))
         except (FileNotFoundError, NotADirectoryError):
@@ -133,17 +147,14 @@ class ResultCache:
             raise IOFailure(f"list cached results {self.directory}: {os.strerror(e.errno or 0)}") from e
         found: list[CachedAttachment] = []
         unreadable: list[CniError] = []
-        for name in names:
-            # The name tells of the network but not where it ends: "a-b-c" may be of "a" or of "a-b".
-            if not name.startswith(f"{network}-"):
-                continue
+        for name in filter(is_wanted, names):
             try:
                 contents = _read(self.directory / name)
                 entry = None if contents is None else _decode(contents, self.directory / name, None)
             except CniError as error:
                 unreadable.append(error)
                 continue
-            if entry is not None and entry.key.network == network:
+            if entry is not None:
                 found.append(entry)
         return tuple(found), tuple(unreadable)
 

@@ -1,0 +1,102 @@
+"""DEL of a pod: every network it was attached to, whatever has become of the pod since. I/O: the context's shells.
+
+CNI SPEC 1.1.0 §2 "DEL". What to take down is read from the node's own files; the API server is asked only when these
+are gone, and nobody waits for it then (docs/identity.md R10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from homeport.cni import conflists
+from homeport.cni.invocations import Attachment
+from homeport.metaplugin import adding, attaching
+from homeport.metaplugin.contexts import Context
+from homeport.model.errors import CniError, NoSuchObject, TryAgainLater
+from homeport.multinet.delegates import Delegate
+from homeport.runtime.caching import CachedAttachment
+from homeport.runtime.chaining import Attached
+
+log = structlog.get_logger()
+
+
+class Deferred(TryAgainLater):
+    """A DEL that nothing can be done about now: whoever answers it keeps it, and calls again later."""
+
+
+def delete(context: Context) -> None:
+    """Idempotent. Goes on past errors and raises them together; raises `Deferred` while it cannot know what to do.
+
+    Taken down is what the container's scratch file says, in reverse order, and what else the results of its ADDs tell
+    of. Without that file, or when it cannot be read, its networks are those of the pod's record, else those that the
+    pod asks for now. A file that could not be read is set aside at the end: whatever it said beyond that, GC finds.
+    """
+    container_id = context.runtime.container_id
+    unreadable: CniError | None = None
+    delegates: Sequence[Delegate] | None = None
+    try:
+        delegates = context.scratch.read(context.runtime, context.settings.runtime_config)
+    except CniError as error:
+        unreadable = error
+    if delegates is None:
+        delegates = _without_scratch(context)
+    attaching.detach(context, context.shells, delegates, remembered(context, delegates), keep_scratch=bool(unreadable))
+    if unreadable is not None:
+        aside = context.scratch.set_aside(container_id)
+        log.error("scratch file was not readable", container=container_id, kept=str(aside), reason=str(unreadable))
+
+
+def remembered(context: Context, delegates: Sequence[Delegate]) -> tuple[Attached, ...]:
+    """Attachments of the container that its results tell of and `delegates` do not: with the networks of their ADD."""
+    known = {context.key(delegate) for delegate in delegates}
+    cached, unreadable = context.cache.of_container(context.runtime.container_id)
+    for error in unreadable:
+        log.error("cached result is not readable", container=context.runtime.container_id, reason=str(error))
+    left = sorted(cached, key=lambda entry: entry.key.ifname != context.runtime.ifname)  # the main one goes last
+    found = (attached_of(entry, context.runtime) for entry in left if entry.key not in known)
+    return tuple(attached for attached in found if attached is not None)
+
+
+def attached_of(entry: CachedAttachment, runtime: Attachment) -> Attached | None:
+    """What a cached result is of; None when it does not say."""
+    try:
+        network = conflists.parse(entry.config)
+    except CniError:
+        return None
+    attachment = Attachment(
+        container_id=entry.key.container_id,
+        ifname=entry.key.ifname,
+        netns_path=runtime.netns_path or entry.netns_path,
+        args=entry.args,
+        path=runtime.path,
+    )
+    return Attached(network=network, attachment=attachment, capability_args=entry.capability_args)
+
+
+def _without_scratch(context: Context) -> tuple[Delegate, ...]:
+    """The networks of a container whose scratch file says nothing; none for a pod that is proven gone.
+
+    Where they cannot be told any more, as an object is gone or wrong by now, what the cached results say has to do:
+    the scratch file is there before anything is made.
+    """
+    record = context.records.find(context.pod_uid) if context.pod_uid else None
+    try:
+        if record is not None and record.container_id == context.runtime.container_id:
+            return record.decoded_delegates()
+        if context.pod_ref is None or context.kubernetes is None:
+            return ()
+        pod = context.kubernetes.pod_with_uid(context.pod_ref, context.pod_uid)
+        if pod is None:
+            return ()
+        adding.require_same(pod, context.pod_uid)
+        return adding.delegates_of(msgspec.structs.replace(context, devices=None), pod)
+    except NoSuchObject:
+        return ()
+    except TryAgainLater as e:
+        raise Deferred(f'detach container "{context.runtime.container_id}": {e.msg}', e.details) from e
+    except CniError as error:
+        log.warning("networks are not known", container=context.runtime.container_id, reason=str(error))
+        return ()

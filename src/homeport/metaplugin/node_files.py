@@ -1,0 +1,82 @@
+"""The node's own state as small files: read whole, replaced whole. I/O: files.
+
+They hold network secrets at times, so they are for root alone. Not synced to disk: after a power cut the containers are
+gone too, and what is left of a file then is told from a good one by whoever decodes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from homeport.model.errors import CniError, IOFailure, StoreFull
+
+_DIR_MODE = 0o700
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def read(path: Path) -> bytes | None:
+    """The contents; None only when there is no such file."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        raise _refused(f"read {path}", e) from e
+
+
+def replace(path: Path, contents: bytes, *, mode: int = 0o600) -> None:
+    """Writes it with its directories. The old one stays whole when this raises `IOFailure` or `StoreFull`."""
+    try:
+        path.parent.mkdir(mode=_DIR_MODE, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(contents)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as e:
+        raise _refused(f"write {path}", e) from e
+
+
+def remove(path: Path) -> None:
+    """Idempotent."""
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as e:
+        raise _refused(f"remove {path}", e) from e
+
+
+def rename(path: Path, to: Path) -> None:
+    """Whatever was at `to` is gone; success when there is nothing at `path`."""
+    try:
+        os.replace(path, to)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as e:
+        raise _refused(f"rename {path} to {to}", e) from e
+
+
+def names(directory: Path) -> tuple[str, ...]:
+    """Regular files, sorted, but for those whose name begins with a dot; none when there is no such directory."""
+    try:
+        with os.scandir(directory) as found:
+            return tuple(sorted(e.name for e in found if e.name[0] != "." and e.is_file(follow_symlinks=False)))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError as e:
+        raise _refused(f"list {directory}", e) from e
+
+
+def _refused(action: str, error: OSError) -> CniError:
+    kind = StoreFull if error.errno in _FULL else IOFailure
+    return kind(f"{action}: {os.strerror(error.errno or 0)}")
