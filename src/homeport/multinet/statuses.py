@@ -17,6 +17,8 @@ from homeport.model.results import DNS, Interface, IPConfig, Result
 
 ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 
+_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # as Go's JSON library does, within strings
+
 
 class NetworkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One interface of the pod. `name` is NAMESPACE/NAME of its network, `device_info` the wire object."""
@@ -63,7 +65,7 @@ def of_result(
 
 def text(statuses: Iterable[NetworkStatus]) -> str:
     """The annotation's value: each entry indented by four spaces, joined by a bare comma."""
-    return f"[{','.join(documents.write(_encode(status)).decode() for status in statuses)}]"
+    return f"[{','.join(documents.write(_encode(status)).decode() for status in statuses)}]".translate(_ESCAPED)
 
 
 def _status(
@@ -94,13 +96,12 @@ def _gateways(result: Result) -> tuple[IPAddress, ...]:
 
 
 def _default_index(result: Result, inside: list[int]) -> int | None:
-    """The pod's interface that the first address with both gateway and interface is on, else its first."""
-    for ip in result.ips:
-        if ip.gateway is not None and ip.interface is not None:
-            if ip.interface in inside:
-                return ip.interface
-            break
-    return inside[0] if inside else None
+    """The interface that the first address with both gateway and interface is on; without such, the pod's first.
+
+    Where that interface is not in the pod, none is the default.
+    """
+    named = next((ip.interface for ip in result.ips if ip.gateway is not None and ip.interface is not None), None)
+    return named if named is not None else next(iter(inside), None)
 
 
 def _encode(status: NetworkStatus) -> dict[str, Any]:
