@@ -11,13 +11,27 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from homeport.model.errors import CniError
 from homeport.plugins import registry
 from homeport.ports import AllocationStore, Clock, Cluster, Exec, FileAllocations, Shells
 from homeport.runtime.delegating import DEFAULT_TIMEOUT_SECONDS, PluginDelegates
 
+if TYPE_CHECKING:
+    from homeport.host.kernel import Kernel
+    from homeport.kube.client import KubernetesClient
+    from homeport.metaplugin.plugin import MetaPlugin
+
+NODE_MODULES = (
+    "homeport.devices.checkpoints",
+    "homeport.devices.podresources",
+    "homeport.kube.client",
+    "homeport.metaplugin.plugin",
+)
 DEFAULT_STORE = "/var/lib/cni/homeport/allocations.db"
 
 
@@ -34,13 +48,15 @@ def build_shells(
     environ: Mapping[str, str] = os.environ,
     short_lived: bool = False,
     interrupt_fd: int | None = None,
+    root: str = "",
 ) -> Shells:
     """Shells for this machine, or for one simulated node of it whose network namespace is `netns`.
 
     What is not given comes from the environment: `node` from NODENAME, else the host name; `store`, the file of
     allocations where a configuration names none, from HOMEPORT_STORE; `exec_types`, plugin types to execute from
     CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). `disk` is a directory that stands for
-    the simulated node's own file system: host-local's directories are below it. Copies of the shells with another
+    the simulated node's own file system: host-local's directories are below it. `root` is where executed plugins find
+    theirs (chroot). Copies of the shells with another
     field still give their delegates the original: pass everything here.
     """
     from homeport.host.clocks import SystemClock
@@ -57,6 +73,7 @@ def build_shells(
         timeout_seconds=timeout_seconds,
         environ=environ,
         interrupt_fd=interrupt_fd,
+        root=root,
     )
     shells = Shells(
         host=host,
@@ -80,12 +97,13 @@ def build_delegates(
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
     interrupt_fd: int | None = None,
+    root: str = "",
 ) -> PluginDelegates:
     """The plugins, ours with `shells` and foreign ones in the namespace `netns`; see `build_shells`."""
     return PluginDelegates(
         find=registry.find,
         shells=shells,
-        open_executor=lambda: _open_executor(interrupt_fd),
+        open_executor=lambda: _open_executor(interrupt_fd, root),
         environ=environ,
         netns=netns,
         exec_types=exec_types or tuple(name for name in environ.get("HOMEPORT_EXEC", "").split(",") if name),
@@ -95,10 +113,68 @@ def build_delegates(
     )
 
 
-def _open_executor(interrupt_fd: int | None) -> Exec:
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's daemon serves with. `kubernetes` is None where no API server is configured."""
+
+    shells: Shells
+    host: Kernel
+    meta: MetaPlugin
+    kubernetes: KubernetesClient | None
+
+    def close(self) -> None:
+        """Ends the watches and the helper process; no call may be under way."""
+        if self.kubernetes is not None:
+            self.kubernetes.close()
+        self.host.close()
+
+
+def build_node(
+    daemon_config: Mapping[str, Any],
+    *,
+    node: str,
+    state_dir: Path,
+    kubeconfig: str | None = None,
+    store: str = "",
+    exec_types: Collection[str] = (),
+    root: str = "",
+    environ: Mapping[str, str] = os.environ,
+) -> Node:
+    """The meta-plugin on this machine as the node `node`, already watching the API server.
+
+    That is the one of `kubeconfig`, else the one whose pod this process is, else there is none. For the rest see
+    `build_shells` and `MetaPlugin`.
+    """
+    from homeport.devices.kubelet import KubeletDevices
+    from homeport.host.files import LocalFiles
+    from homeport.kube import configs
+    from homeport.kube.client import KubernetesClient
+    from homeport.metaplugin.plugin import MetaPlugin
+
+    api = configs.load(kubeconfig, environ, LocalFiles())
+    kubernetes = KubernetesClient(api, node=node, on_trouble=_tell_trouble) if api is not None else None
+    shells = build_shells(node=node, cluster=kubernetes, store=store, exec_types=exec_types, environ=environ, root=root)
+    meta = MetaPlugin(
+        shells, kubernetes=kubernetes, devices=KubeletDevices(), daemon_config=daemon_config, state_dir=state_dir
+    )
+    if kubernetes is not None:
+        kubernetes.recall = meta.recall
+        kubernetes.on_pod_gone(meta.forget_pod)
+        kubernetes.start()
+    host = cast("Kernel", shells.host)
+    return Node(shells=shells, host=host, meta=meta, kubernetes=kubernetes)
+
+
+def _tell_trouble(error: CniError) -> None:
+    """What goes wrong between node and API server while nobody waits for it."""
+    import structlog
+
+    structlog.get_logger("homeport.kube").warning("trouble with the API server", error=str(error))
+
+
+def _open_executor(interrupt_fd: int | None, root: str) -> Exec:
     from homeport.runtime.executing import Executor
 
-    return Executor(interrupt_fd)
+    return Executor(interrupt_fd, root=root)
 
 
 @cache
@@ -121,8 +197,8 @@ def _forward(stderr: bytes) -> None:
 
 
 @cache
-def prepare_for_threads() -> None:
-    """To be called before plugins run in several threads at once.
+def prepare_for_threads(*modules: str) -> None:
+    """To be called before plugins run in several threads at once; `modules` are what else those threads use.
 
     msgspec works out what a Struct looks like when it is first decoded into, and two threads that are first at once
     crash the interpreter (seen with 0.22). So all of ours are worked out here, by one thread.
@@ -130,7 +206,7 @@ def prepare_for_threads() -> None:
     import homeport.stores.disk
     import homeport.stores.sqlite  # noqa: F401 -- for the types they define
 
-    for module in registry.MODULES.values():
+    for module in (*registry.MODULES.values(), *modules):
         import_module(module)
     waiting: list[type[msgspec.Struct]] = [msgspec.Struct]
     while waiting:

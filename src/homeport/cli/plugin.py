@@ -17,8 +17,9 @@ from homeport.cli import signals
 from homeport.cni import documents, invocations, netconfs, versions
 from homeport.cni.invocations import Invocation
 from homeport.cni.netconfs import NetConf
-from homeport.model.errors import CniError, InternalError, InvalidNetns, IOFailure, PluginNotFound, TryAgainLater
+from homeport.model.errors import CniError, InternalError, IOFailure, PluginNotFound, TryAgainLater
 from homeport.plugins import registry
+from homeport.runtime import calling
 
 
 def main(plugin_type: str) -> NoReturn:
@@ -59,41 +60,13 @@ def _answer(
     plugin = registry.find(plugin_type)
     if plugin is None:
         raise PluginNotFound(f'plugin "{plugin_type}": not built in, expected one of {", ".join(registry.MODULES)}')
-    attachment = invocation.attachment
-    if invocation.command in ("ADD", "DEL") and not invocation.netns_override:
-        _refuse_own_namespace(attachment.netns_path)
+    calling.refuse_own_namespace(invocation)
 
     from homeport.wiring import build_shells
 
     shells = build_shells(environ=environ, short_lived=True, interrupt_fd=interrupt_fd)
-    match invocation.command:
-        case "ADD":
-            result = plugin.add(conf, attachment, shells)
-            return documents.write(versions.encode_result(result, conf.cni_version))
-        case "DEL":
-            plugin.delete(conf, attachment, shells)
-        case "CHECK":
-            plugin.check(conf, attachment, shells)
-        case "GC":
-            plugin.gc(conf, attachment, shells)
-        case _:
-            plugin.status(conf, attachment, shells)
-    return b""
-
-
-def _refuse_own_namespace(netns_path: str | None) -> None:
-    """An ADD or DEL in the namespace we run in would rework the host's own interfaces."""
-    if netns_path is None:
-        return
-    try:
-        same = os.path.samefile(netns_path, "/proc/thread-self/ns/net")
-    except OSError:
-        return  # it is gone or no namespace: the plugin says which, and DEL carries on
-    if same:
-        raise InvalidNetns(
-            f"CNI_NETNS: found the plugin's own network namespace {netns_path}, expected another",
-            "set CNI_NETNS_OVERRIDE=1 to allow it",
-        )
+    result = calling.call(plugin, conf, invocation, shells)
+    return b"" if result is None else documents.write(versions.encode_result(result, conf.cni_version))
 
 
 def _read_stdin() -> bytes:

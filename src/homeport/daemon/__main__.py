@@ -1,0 +1,5 @@
+"""`python -m homeport.daemon` is `homeportd`."""
+
+from homeport.daemon.process import main
+
+main()

@@ -1,0 +1,89 @@
+"""What the daemon counts, and the page where Prometheus reads it. I/O: an HTTP server, when asked for."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+
+from homeport.daemon.calls import META_PLUGIN, Call, Outcome
+from homeport.daemon.delivering import Delivery
+from homeport.daemon.workers import Workers
+from homeport.model.errors import CniError
+from homeport.plugins import registry
+
+log = structlog.get_logger("homeport.daemon")
+
+_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_VERBS = frozenset({"ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"})
+
+
+class Metrics:
+    """One daemon's; safe for any number of threads. `registry` holds them all."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Histogram(
+            "homeport_call_duration_seconds",
+            "Calls of the container runtime, from when a worker began them; code 0 is success, others are CNI's.",
+            ("plugin", "verb", "code"),
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        # Upstream's name and labels, for the dashboards there are.
+        self._requests = Counter(
+            "multus_server_request",
+            "HTTP requests on the daemon's socket.",
+            ("handler", "code", "method"),
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("homeport_calls_in_flight", "Calls being carried out.", registry=self.registry)
+        self._waiting = Gauge("homeport_calls_waiting", "Calls that wait for their turn.", registry=self.registry)
+        self._journal = Gauge(
+            "homeport_journal_entries", "DELs that were answered but are not done yet.", registry=self.registry
+        )
+        self._unreadable = Counter(
+            "homeport_journal_unreadable_entries",
+            "Files of the journal that were set aside because they could not be read.",
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+
+    def watch(self, workers: Workers, delivery: Delivery) -> None:
+        """Whose present state the gauges show."""
+        self._in_flight.set_function(lambda: workers.running)
+        self._waiting.set_function(lambda: workers.waiting)
+        self._journal.set_function(lambda: delivery.backlog)
+
+    def observe(self, call: Call, outcome: Outcome, seconds: float) -> None:
+        """A call that was carried out."""
+        code = outcome.error.code if outcome.error is not None else 0
+        self._calls.labels(_plugin(call), _verb(call), str(code)).observe(seconds)
+
+    def count_request(self, path: str, status: int, method: str) -> None:
+        """An HTTP response."""
+        self._requests.labels(path, str(status), method.lower()).inc()
+
+    def note_unreadable_entry(self, path: str, error: CniError) -> None:
+        """A file of the journal that nobody can carry out."""
+        log.error("cannot read a journal entry, set aside", path=path, error=str(error))
+        self._unreadable.inc()
+
+    def serve(self, address: str, port: int) -> None:
+        """In a thread of its own. A port that is taken costs the metrics, not the node's network."""
+        try:
+            start_http_server(port, address, self.registry)
+        except OSError as e:
+            log.error("cannot serve metrics", address=address, port=port, error=os.strerror(e.errno or 0))
+
+
+def _plugin(call: Call) -> str:
+    """A label of few values, whatever a caller makes up."""
+    if call.plugin in META_PLUGIN:
+        return "homeport"
+    return call.plugin if call.plugin in registry.MODULES else "other"
+
+
+def _verb(call: Call) -> str:
+    return call.command if call.command in _VERBS else "other"
