@@ -2,4 +2,5 @@
 
 from homeport.daemon.process import main
 
-main()
+if __name__ == "__main__":
+    main()

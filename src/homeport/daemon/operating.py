@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from homeport import wiring
-from homeport.daemon import delivering
+from homeport.daemon import delivering, generating
 from homeport.daemon.answering import Answerer
 from homeport.daemon.delivering import Delivery
 from homeport.daemon.exchanges import OpeningExchange
@@ -20,6 +20,7 @@ from homeport.daemon.placing import Socket
 from homeport.daemon.repeating import Repeating
 from homeport.daemon.serving import Limits, Server, Stop
 from homeport.daemon.settings import DaemonSettings
+from homeport.daemon.watching import ConfigManager
 from homeport.daemon.workers import Workers
 from homeport.model.errors import CniError
 from homeport.wiring import Node
@@ -67,6 +68,9 @@ class Daemon:
         self._has_waited = False
         self._stopping: Stop | None = None
         self._ends_at = 0.0
+        self._generation = generating.parse(found.raw)
+        self._config_manager: ConfigManager | None = None
+        self.fatal = ""  # why the configuration manager ended the daemon, if it did
         wiring.prepare_for_threads(*wiring.NODE_MODULES)
 
     def wait_for_lock(self, holder: int) -> bool:
@@ -116,6 +120,9 @@ class Daemon:
         )
         for work in background:
             work.start()
+        if self._generation is not None:
+            self._config_manager = ConfigManager(self._generation, self._end_fatally)
+            self._config_manager.start()
         log.info("serving", socket=str(self._socket.path), node=found.node, journal=str(journal.path))
         is_complete = server.serve()
         for work in background:
@@ -131,7 +138,7 @@ class Daemon:
 
     def _look_around(self, server: Server, delivery: Delivery, node: Node) -> None:
         """In the serving thread, again and again."""
-        wish = self._signals.stop
+        wish = Stop.FOR_GOOD if self.fatal else self._signals.stop
         if wish is None and not self._socket.is_in_place():
             wish = Stop.FOR_GOOD
             if self._stopping is None:
@@ -145,7 +152,16 @@ class Daemon:
         self._ends_at = time.monotonic() + self._settings.drain_seconds
         delivery.stop()
         node.meta.close()
+        if self._config_manager is not None and self._generation is not None:
+            is_last = self._signals.stop is Stop.FOR_GOOD  # no successor, and no other daemon either
+            self._config_manager.stop(remove=is_last and not self._generation.keep_on_exit)
         server.stop(wish, self._settings.drain_seconds)
+
+    def _end_fatally(self, reason: str) -> None:
+        """In the configuration manager's thread."""
+        log.error("ending", reason=reason)
+        self.fatal = reason
+        self._signals.on_wish()
 
     def _can_restart(self) -> bool:
         """Whether the successor would start: a hot restart with a broken file would end the daemon."""

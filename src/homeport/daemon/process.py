@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 import homeport
-from homeport.daemon import logs, placing, settings
+from homeport.daemon import generating, logs, placing, settings, watching
 from homeport.daemon.logs import LogOptions
 from homeport.daemon.operating import SIGNALS, Daemon, Signals
 from homeport.daemon.placing import Inode, Socket
@@ -32,7 +32,7 @@ from homeport.model.errors import CniError, IOFailure
 log = structlog.get_logger("homeport.daemon")
 
 EXIT_CONFIGURATION = 1
-EXIT_CONFIGURATION_MANAGER = 2
+EXIT_CONFIGURATION_MANAGER = watching.EXIT_CODE
 EXIT_START = 3
 _INHERITED = "HOMEPORTD_INHERITED"
 _CAP_NET_ADMIN = 12
@@ -89,13 +89,14 @@ def run(config: Path | None, signals: Signals) -> int:
     if socket.is_gone():
         raise IOFailure(f"socket {socket.path}: somebody removed it")
     socket.remove()
-    return 0
+    return EXIT_CONFIGURATION_MANAGER if daemon.fatal else 0
 
 
 def _load(config: Path | None) -> DaemonSettings:
-    """The whole configuration, checked."""
+    """The whole configuration, checked in all its parts."""
     found = settings.load(config, os.environ)
     _log_options(found)
+    generating.parse(found.raw)
     return found
 
 
