@@ -229,8 +229,12 @@ def _network(entry: _Entry) -> ConfList:
         return _legacy_network(entry, entry.legacy)
     whole = documents.decode_object(entry.config, "Bytes")
     if entry.conf_list.get("plugins"):
-        return conflists.parse(entry.config)
-    return conflists.parse({key: value for key, value in whole.items() if key != "plugins"})
+        network = conflists.parse(entry.config)
+    else:
+        network = conflists.parse({key: value for key, value in whole.items() if key != "plugins"})
+    if not network.plugins:
+        raise DecodeFailure(f'Bytes: found no plugin in network "{network.name}", expected one at least')
+    return network
 
 
 def _legacy_network(entry: _Entry, legacy: _LegacyList) -> ConfList:
