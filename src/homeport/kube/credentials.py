@@ -13,6 +13,7 @@ import time
 
 import msgspec
 
+from homeport.kube import errors
 from homeport.kube.configs import ApiConfig, File
 from homeport.model.errors import IOFailure
 
@@ -146,8 +147,7 @@ def _context(config: ApiConfig, ca: bytes | None, certificate: bytes | None, key
 
 
 def _reason(error: Exception) -> str:
-    reason = error.reason if isinstance(error, ssl.SSLError) else None
-    return reason.lower().replace("_", " ") if isinstance(reason, str) else "not PEM"
+    return errors.reason(error) if isinstance(error, OSError) else "not PEM"
 
 
 def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:

@@ -112,8 +112,9 @@ def unreachable(request: Request, why: str, *, place: str) -> TryAgainLater:
 
 def reason(failure: Exception) -> str:
     """A failure of the connection in a few words."""
-    if isinstance(failure, ssl.SSLError) and isinstance(failure.reason, str):
-        return f"TLS: {failure.reason.lower().replace('_', ' ')}"
+    if isinstance(failure, ssl.SSLError):
+        told = getattr(failure, "reason", None)  # OpenSSL's name of the error, on those that come from it
+        return f"TLS: {str(told or failure).lower().replace('_', ' ')}"
     if isinstance(failure, OSError) and failure.strerror:
         return failure.strerror.lower()
     return str(failure) or type(failure).__name__

@@ -80,14 +80,9 @@ def get_workload(workload: Workload) -> Request:
     return _get("/apis/apps/v1", "statefulsets", workload.name, workload.namespace)
 
 
-def _get(root: str, resource: str, name: str, namespace: str = "") -> Request:
-    return Request(
-        verb="get",
-        resource=resource,
-        path=_object_path(root, resource, name, namespace),
-        namespace=namespace,
-        name=name,
-    )
+def _get(root: str, resource: str, name: str, namespace: str | None = None) -> Request:
+    path = _object_path(root, resource, name, namespace)
+    return Request(verb="get", resource=resource, path=path, namespace=namespace or "", name=name)
 
 
 # --- collections -----------------------------------------------------------------------------------------------
@@ -185,8 +180,8 @@ def patch_event(namespace: str, name: str, changes: Mapping[str, object]) -> Req
     )
 
 
-def _object_path(root: str, resource: str, name: str, namespace: str) -> str:
-    within = f"/namespaces/{_required_name(namespace, 'namespaces')}" if namespace else ""
+def _object_path(root: str, resource: str, name: str, namespace: str | None) -> str:
+    within = "" if namespace is None else f"/namespaces/{_required_name(namespace, 'namespaces')}"
     return f"{root}{within}/{resource}/{_required_name(name, resource)}"
 
 
