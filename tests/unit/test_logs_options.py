@@ -50,12 +50,19 @@ PARSED: list[tuple[dict[str, Any], LogOptions]] = [
     ),
     ({"logOptions": {"maxSize": 0}}, LogOptions(max_size_mb=100)),
     ({"logOptions": None, "logFile": None}, LogOptions()),
+    ({"LOGLEVEL": "error", "logfile": "/x"}, LogOptions(level="error", file="/x", to_stderr=False)),
 ]
 
 
 @pytest.mark.parametrize(("raw", "options"), PARSED)
 def test_options(raw: dict[str, Any], options: LogOptions) -> None:
     assert logs.parse(raw) == options
+
+
+def test_a_program_may_have_another_default_level() -> None:
+    assert logs.parse({}, default_level="verbose").level == "verbose"
+    assert logs.parse({"logLevel": "loud"}, default_level="verbose").level == "verbose"
+    assert logs.parse({"loglevel": "debug"}, default_level="verbose").level == "debug"
 
 
 @pytest.mark.parametrize(

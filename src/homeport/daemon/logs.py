@@ -72,18 +72,22 @@ class _WireLog(msgspec.Struct, rename="camel"):
     log_options: _WireRotation = msgspec.field(default_factory=_WireRotation)
 
 
-def parse(raw: Mapping[str, Any]) -> LogOptions:
-    """The log keys of a configuration; all others are passed over. Pure.
+_SPELLING = {field.encode_name.lower(): field.encode_name for field in msgspec.structs.fields(_WireLog)}
+
+
+def parse(raw: Mapping[str, Any], *, default_level: Level = "panic") -> LogOptions:
+    """The log keys of a configuration, in any case; all others are passed over. Pure.
 
     A level nobody knows leaves the default, and `configure` says so: a typing error there must not stop a node. Without
     a file, lines go to stderr unless that is refused in so many words. Raises `InvalidNetConf` naming the key.
     """
-    wire = documents.convert(raw, _WireLog)
+    spelled = {_SPELLING.get(key.lower(), key): value for key, value in raw.items()}
+    wire = documents.convert(spelled, _WireLog)
     level = wire.log_level.lower()
     known = level in _THRESHOLDS
     return LogOptions(
         file=wire.log_file,
-        level=msgspec.convert(level, Level) if known else "panic",
+        level=msgspec.convert(level, Level) if known else default_level,
         to_stderr=wire.log_to_stderr if wire.log_to_stderr is not None else not wire.log_file,
         format=wire.log_format,
         max_size_mb=wire.log_options.max_size or 100,  # lumberjack: "defaults to 100 megabytes"
