@@ -31,22 +31,43 @@ def delete(context: Context) -> None:
     """Idempotent. Goes on past errors and raises them together; raises `Deferred` while it cannot know what to do.
 
     Taken down is what the container's scratch file says, in reverse order, and what else the results of its ADDs tell
-    of. Without that file, or when it cannot be read, its networks are those of the pod's record, else those that the
-    pod asks for now. A file that could not be read is set aside at the end: whatever it said beyond that, GC finds.
+    of. A file that cannot be read is evidence that there is more: then the networks are those of the pod's record, else
+    those that the pod asks for now, and the file is set aside in the end. Whatever it said beyond that, GC finds.
     """
-    container_id = context.runtime.container_id
-    unreadable: CniError | None = None
-    delegates: Sequence[Delegate] | None = None
     try:
         delegates = context.scratch.read(context.runtime, context.settings.runtime_config)
     except CniError as error:
-        unreadable = error
+        _delete_unreadable(context, error)
+        return
     if delegates is None:
-        delegates = _without_scratch(context)
-    attaching.detach(context, context.shells, delegates, remembered(context, delegates), keep_scratch=bool(unreadable))
-    if unreadable is not None:
-        aside = context.scratch.set_aside(container_id)
-        log.error("scratch file was not readable", container=container_id, kept=str(aside), reason=str(unreadable))
+        _delete_unknown(context)
+    else:
+        attaching.detach(context, context.shells, delegates, remembered(context, delegates))
+
+
+def _delete_unreadable(context: Context, error: CniError) -> None:
+    delegates = _supposed(context)
+    attaching.detach(context, context.shells, delegates, remembered(context, delegates), keep_scratch=True)
+    aside = context.scratch.set_aside(context.runtime.container_id)
+    log.error(
+        "scratch file was not readable",
+        container=context.runtime.container_id,
+        kept=str(aside),
+        reason=str(error),
+    )
+
+
+def _delete_unknown(context: Context) -> None:
+    """Without a scratch file nothing was begun, or all of it was taken down; unless somebody removed the file.
+
+    So the pod's networks get their DEL, but one that fails does not hold up a pod which has nothing there.
+    """
+    attaching.detach(context, context.shells, (), remembered(context, ()))
+    supposed = _supposed(context)
+    try:
+        attaching.detach(context, context.shells, supposed)
+    except CniError as error:
+        log.warning("detached as far as possible", container=context.runtime.container_id, reason=str(error))
 
 
 def remembered(context: Context, delegates: Sequence[Delegate]) -> tuple[Attached, ...]:
@@ -76,11 +97,10 @@ def attached_of(entry: CachedAttachment, runtime: Attachment) -> Attached | None
     return Attached(network=network, attachment=attachment, capability_args=entry.capability_args)
 
 
-def _without_scratch(context: Context) -> tuple[Delegate, ...]:
-    """The networks of a container whose scratch file says nothing; none for a pod that is proven gone.
+def _supposed(context: Context) -> tuple[Delegate, ...]:
+    """What the container of a pod would be attached to; nothing for a pod that is proven gone.
 
-    Where they cannot be told any more, as an object is gone or wrong by now, what the cached results say has to do:
-    the scratch file is there before anything is made.
+    Where that cannot be told any more, as an object is gone or wrong by now, what the cached results say has to do.
     """
     record = context.records.find(context.pod_uid) if context.pod_uid else None
     try:

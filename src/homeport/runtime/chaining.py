@@ -78,7 +78,7 @@ def add(
             assert result is not None
             cache.save(_cached(network, attachment, result, capability_args))
         except BaseException as error:
-            spared = occupied or isinstance(error, PluginNotFound)  # what was not found has not begun anything
+            spared = occupied or _began_nothing(error)
             _undo(error, begun[:finished] if spared else begun, attachment, shells, result)
             raise
     return result
@@ -298,6 +298,11 @@ def _with_valid(conf: NetConf, alive: frozenset[AttachmentKey]) -> NetConf:
     items = [{"containerID": key.container_id, "ifname": key.ifname} for key in sorted(alive)]
     raw = {**conf.raw, netconfs.VALID_ATTACHMENTS: items, netconfs.MISSPELT_ATTACHMENTS: items}
     return msgspec.structs.replace(conf, raw=raw, valid_attachments=alive)
+
+
+def _began_nothing(error: BaseException) -> bool:
+    """Whether the plugin was not found, or refused its configuration's version, which is checked before all else."""
+    return isinstance(error, PluginNotFound) or (isinstance(error, CniError) and error.code == IncompatibleVersion.code)
 
 
 def _undo(
