@@ -52,11 +52,11 @@ _OWN_KEYS = {field.encode_name.lower(): field.encode_name for field in msgspec.s
 # What requests, logs and the writing of the runtime's configuration take from the same file.
 _OTHER_KEYS = frozenset(
     """
-    auxiliaryCNIChainName binDir capabilities cniConfigDir cniDir cniVersion clusterNetwork confDir daemonSocketDir
-    defaultNetworks delegates dns forceCNIVersion globalNamespaces ipam logFile logFormat logLevel logOptions
-    logToStderr multusAutoconfigDir multusConfigFile multusMasterCNI multusNamespace name namespaceIsolation
-    overrideNetworkName prevResult readinessindicatorfile replicaKinds retryDeleteOnError runtimeConfig
-    systemNamespaces type unhonouredRequests
+    auxiliaryCNIChainName binDir capabilities clusterNetwork cniConfigDir cniDir cniVersion confDir daemonSocketDir
+    defaultNetworks delegates dns forceCNIVersion globalNamespaces ipam keepConfigOnExit logFile logFormat logLevel
+    logOptions logToStderr multusAutoconfigDir multusConfigFile multusMasterCNI multusNamespace name
+    namespaceIsolation overrideNetworkName prevResult readinessindicatorfile replicaKinds retryDeleteOnError
+    runtimeConfig shimType systemNamespaces type unhonouredRequests
     """.lower().split()
 )
 

@@ -22,6 +22,7 @@ from homeport.cni import conflists
 from homeport.daemon import generating
 from homeport.daemon.generating import Generation
 from homeport.host.files import LocalFiles
+from homeport.metaplugin.readiness import is_ready
 from homeport.model.errors import CniError, InvalidNetConf, IOFailure, TryAgainLater
 from homeport.runtime import networks
 
@@ -113,7 +114,7 @@ class ConfigManager:
 
     def _require_ready(self) -> None:
         ready = self._wanted.readiness_file
-        if not ready or _exists(ready):
+        if not ready or is_ready(ready):
             return
         self._remove()
         if self._contents is not None:
@@ -176,16 +177,6 @@ class ConfigManager:
 
 class _NotReadyAnyMore(Exception):
     """The readiness file was there and is not."""
-
-
-def _exists(path: str) -> bool:
-    try:
-        os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as e:
-        raise IOFailure(f"find {path}: {os.strerror(e.errno or 0)}") from e
-    return True
 
 
 def _write(target: Path, contents: bytes) -> None:
