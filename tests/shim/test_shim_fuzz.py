@@ -1,4 +1,4 @@
-"""The shim's readers of foreign bytes under the sanitizers, fed with mutated examples; `shim/fuzz.c` has what must hold."""
+"""What reads foreign bytes in the shim, fed with changed examples; `shim/fuzz.c` says what must hold."""
 
 from __future__ import annotations
 
