@@ -116,10 +116,9 @@ class Kubelet:
     # --- its pods --------------------------------------------------------------------------------------------------
 
     def sandbox(self, namespace: str, name: str) -> Sandbox | None:
-        """The pod's, once its network is made."""
-        with self._lock:
-            workers = [w for w in self._workers.values() if w.ref == f"{namespace}/{name}"]
-        return next((w.sandbox for w in workers if w.sandbox), None)
+        """Of the newest pod of that name, once its network is made."""
+        worker = self._newest(f"{namespace}/{name}")
+        return worker.sandbox if worker else None
 
     def sandboxes(self) -> list[Sandbox]:
         """Of all pods that have their network."""
@@ -128,10 +127,9 @@ class Kubelet:
 
     def restart_sandbox(self, namespace: str, name: str) -> None:
         """The same pod gets a new container: DEL of the old one, then ADD. Returns at once."""
-        with self._lock:
-            workers = [w for w in self._workers.values() if w.ref == f"{namespace}/{name}"]
-        assert workers, f"{self.name} has no pod {namespace}/{name}"
-        workers[0].restart()
+        worker = self._newest(f"{namespace}/{name}")
+        assert worker, f"{self.name} has no pod {namespace}/{name}"
+        worker.restart()
 
     def force_delete(self, namespace: str, name: str) -> None:
         """Removes the pod's object at once, as `kubectl delete --force` does; its sandbox is removed after that."""
@@ -217,6 +215,10 @@ class Kubelet:
                 worker = self._workers[uid] = _PodWorker(self, uid, ref, sandbox)
                 worker.thread.start()
             return worker
+
+    def _newest(self, ref: str) -> _PodWorker | None:
+        with self._lock:
+            return next((worker for worker in reversed(self._workers.values()) if worker.ref == ref), None)
 
     def forget(self, uid: str) -> None:
         """A pod's worker has done all."""

@@ -24,7 +24,11 @@ class NodeObject:
 
     def register(self) -> None:
         """Makes it, or takes over the one that is there."""
-        labels = {"kubernetes.io/hostname": self.name, "kubernetes.io/os": "linux"}
+        labels = {
+            "kubernetes.io/hostname": self.name,
+            "kubernetes.io/os": "linux",
+            "topology.kubernetes.io/zone": "testcluster",  # without it some schedulers do not spread at all
+        }
         try:
             self._api.create("/api/v1/nodes", {"metadata": {"name": self.name, "labels": labels}})
         except ApiError as error:
