@@ -11,7 +11,8 @@ import msgspec
 
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import NodeState, Pod, WorkloadState
-from homeport.model.errors import IOFailure, TryAgainLater, UnsupportedField
+from homeport.kube import requests
+from homeport.model.errors import IOFailure, TryAgainLater
 from homeport.model.names import PodRef
 from homeport.ports import Event, NetworkDefinition
 
@@ -62,6 +63,7 @@ class FakeKubernetes:
         return self.pod_with_uid(ref, "")
 
     def pod_with_uid(self, ref: PodRef, uid: str) -> Pod | None:
+        requests.get_pod(ref)  # raises for what no object can be called
         try:
             self._ask("pod", str(ref))
         except TryAgainLater:
@@ -73,23 +75,25 @@ class FakeKubernetes:
             return self.pods.get(ref)
 
     def workload(self, workload: Workload) -> WorkloadState | None:
-        if workload.kind != "StatefulSet":
-            raise UnsupportedField(f'find {workload}: found kind "{workload.kind}", expected StatefulSet')
+        requests.get_workload(workload)
         self._ask("workload", str(workload))
         with self._lock:
             return self.workloads.get(workload)
 
     def node(self, name: str) -> NodeState | None:
+        requests.get_node(name)
         self._ask("node", name)
         with self._lock:
             return self.nodes.get(name)
 
     def definition(self, namespace: str, name: str) -> NetworkDefinition | None:
+        requests.get_definition(namespace, name)
         self._ask("definition", f"{namespace}/{name}")
         with self._lock:
             return self.definitions.get((namespace, name))
 
     def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
+        requests.patch_pod_annotations(ref, uid, annotations)
         self._ask("write_annotations", str(ref))
         with self._lock:
             pod = self.pods.get(ref)

@@ -101,13 +101,17 @@ class KubernetesClient:
 
     # --- its life ---
 
-    def start(self, *, seconds: float = START_SECONDS) -> None:
-        """Begins to watch, and waits for the first lists no longer than `seconds`. Before it every question is live."""
+    def start(self, *, watching: bool = True, seconds: float = START_SECONDS) -> None:
+        """Begins to send events and to watch, and waits for the first lists no longer than `seconds`.
+
+        Without `watching`, every question is asked live.
+        """
         until = time.monotonic() + seconds
         self._events.start()
-        for watcher in (self._pods, self._definitions):
+        watchers = (self._pods, self._definitions) if watching else ()
+        for watcher in watchers:
             watcher.start()
-        for watcher in (self._pods, self._definitions):
+        for watcher in watchers:
             watcher.listed.wait(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
