@@ -6,8 +6,8 @@ It starts in some milliseconds because it needs nothing but a few modules of the
 no import from the package. A socket, and an open file of /proc/sys/net, belong to the namespace they were opened in.
 
 A request is one datagram, fields joined by NUL: `socket NETNS FAMILY TYPE PROTOCOL`, `open NETNS PATH FLAGS` or
-`create PATH`. The answer is one datagram: `0` with the descriptor, if any, or the errno as digits and a word for
-what failed (`enter`, `do`).
+`create PATH`; with it comes the socket to answer on. The answer is one datagram: `0` with the descriptor, if any, or
+the errno as digits and a word for what failed (`enter`, `do`).
 """
 
 from __future__ import annotations
@@ -130,17 +130,18 @@ def serve(channel: socket.socket, parent: int) -> None:
         ready = [descriptor for descriptor, _ in waiting.poll()]
         if parent in ready:
             return
-        request = channel.recv(65536)
+        request, sent, _, _ = socket.recv_fds(channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
         if not request:
             return
-        answer, descriptors = _answer(request.decode(errors="surrogateescape").split("\0"))
-        try:
-            socket.send_fds(channel, [answer], descriptors)
-        except OSError:
-            return  # nobody is left to tell
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sent[0]) as asker:
+            answer, descriptors = _answer(request.decode(errors="surrogateescape").split("\0"))
+            try:
+                socket.send_fds(asker, [answer], descriptors)
+            except OSError:
+                continue  # whoever asked is gone
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
 
 if __name__ == "__main__":

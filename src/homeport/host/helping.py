@@ -24,6 +24,7 @@ class HelperEntrance:
         self._channel: socket.socket | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._dead: socket.socket | None = None  # open as long as threads may still be about to use it
 
     def open_socket(self, netns: str, family: int, kind: int, protocol: int) -> socket.socket:
         descriptor = self._ask(netns, "socket", netns, str(int(family)), str(int(kind)), str(protocol))
@@ -42,10 +43,9 @@ class HelperEntrance:
     def _ask(self, path: str, *fields: str) -> int:
         """The descriptor answered, or -1 where the request has none."""
         request = "\0".join(fields).encode(errors="surrogateescape")
-        with self._lock:
+        answer, descriptors = self._exchange(request)
+        if not answer and fields[0] != "create":  # opening can be repeated; a creation may have happened
             answer, descriptors = self._exchange(request)
-            if not answer and fields[0] != "create":  # opening can be repeated; a creation may have happened
-                answer, descriptors = self._exchange(request)
         if not answer:
             raise IOFailure(f"namespace helper: died while it handled {fields[0]} for {path}")
         code, _, stage = answer.partition(b"\0")
@@ -55,16 +55,32 @@ class HelperEntrance:
         return descriptors[0] if descriptors else -1
 
     def _exchange(self, request: bytes) -> tuple[bytes, list[int]]:
-        """One request to a running helper; an empty answer when it died."""
-        channel = self._running()
-        try:
-            channel.send(request)
-            answer, descriptors, _, _ = socket.recv_fds(channel, 64, 1, socket.MSG_CMSG_CLOEXEC)
-        except (BrokenPipeError, ConnectionResetError):
-            answer, descriptors = b"", []
+        """One request to a running helper; an empty answer when it died.
+
+        Each has a socket of its own for the answer. Many threads that waited for each other's would spend more time on
+        waking up in turn than the helper on its work.
+        """
+        with self._lock:
+            channel = self._running()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            try:
+                with theirs:
+                    socket.send_fds(channel, [request], [theirs.fileno()])
+                answer, descriptors, _, _ = socket.recv_fds(ours, 64, 1, socket.MSG_CMSG_CLOEXEC)
+            except (BrokenPipeError, ConnectionResetError):
+                answer, descriptors = b"", []
         if not answer:
-            self._stop()
+            self._bury(channel)
         return answer, descriptors
+
+    def _bury(self, channel: socket.socket) -> None:
+        """After the helper at the other end of `channel` has died; another thread may have seen that already."""
+        with self._lock:
+            if self._channel is channel:
+                self._channel = None
+                self._stop()
+                self._dead = channel
 
     def _running(self) -> socket.socket:
         if self._channel is not None and self._owner == os.getpid():  # after a fork the helper is the parent's
@@ -89,8 +105,9 @@ class HelperEntrance:
         return ours
 
     def _stop(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        for channel in (self._channel, self._dead):
+            if channel is not None:
+                channel.close()
         if self._child is not None and self._owner == os.getpid():
             self._child.wait()  # it ends at the end of file, which it has just been given
-        self._channel = self._child = None
+        self._channel = self._child = self._dead = None
