@@ -140,6 +140,108 @@ def test_a_lone_surrogate_is_an_error_like_another() -> None:
         selections.parse("\udc80", "pods")
 
 
+# --- {ordinal} ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("annotation", "ordinal", "wanted"),
+    [
+        ("vlan{ordinal}", 0, (select("vlan0"),)),
+        ("vlan{ordinal}", 12, (select("vlan12"),)),
+        ("vlan{ordinal+100}", 12, (select("vlan112"),)),
+        ("vlan{ordinal-2}", 12, (select("vlan10"),)),
+        ("{ordinal}", 3, (select("3"),)),  # no JSON, though it starts with a brace
+        (" {ordinal+1}a , x/b{ordinal}@net{ordinal} ", 3, (select("4a"), select("b3", "x", ifname="net3"))),
+        ("a{ordinal}-{ordinal+1}", 3, (select("a3-4"),)),
+        ("a", 3, (select("a"),)),
+        ('[{"name":"vlan{ordinal}","interface":"lan{ordinal+1}"}]', 4, (select("vlan4", ifname="lan5"),)),
+        ('[{"name":"a","interfaceRequest":"lan{ordinal}"}]', 4, (select("a", ifname="lan4"),)),
+        (
+            '[{"name":"a","ips":["10.13.19.{ordinal+10}/24","fd00::{ordinal}","10.{ordinal}.0.9"]}]',
+            10,
+            (select("a", ips=(ip_interface("10.13.19.20/24"), ip_address("fd00::10"), ip_address("10.10.0.9"))),),
+        ),
+        ('[{"name":"a","mac":"02:00:00:00:00:{ordinal}"}]', 10, (select("a", mac="02:00:00:00:00:0a"),)),
+        ('[{"name":"a","mac":"02-00-00-00-00-{ordinal+245}"}]', 10, (select("a", mac="02:00:00:00:00:ff"),)),
+        ('[{"name":"a","mac":"0200.0000.00{ordinal}"}]', 171, (select("a", mac="02:00:00:00:00:ab"),)),
+        # elsewhere it is text like any other
+        ('[{"name":"a","cni-args":{"x":"{ordinal}"}}]', 4, (select("a", cni_args={"x": "{ordinal}"}),)),
+    ],
+)
+def test_a_replica_reads_its_own_number(annotation: str, ordinal: int, wanted: tuple[NetworkSelection, ...]) -> None:
+    assert selections.parse(annotation, "pods", ordinal=ordinal) == wanted
+
+
+@pytest.mark.parametrize(
+    ("annotation", "ordinal", "text"),
+    [
+        ("a,vlan{ordinal}", None, 'networks[1]: found "vlan{ordinal}" on a pod that is no replica'),
+        ('[{"name":"a","ips":["10.0.0.{ordinal}"]}]', None, "networks[0].ips[0]: found"),
+        ("vlan{ordinal-3}", 2, "no number below 0, and it is -1 for replica 2"),
+        ("vlan{ordnal}", 2, 'found "vlan{ordnal}", expected braces only in "{ordinal}"'),
+        ("vlan{ordinal*2}", 2, "expected braces only in"),
+        ("vlan{ ordinal }", 2, "expected braces only in"),
+        ("vlan{ordinal", 2, "expected braces only in"),
+        ("vlan{{ordinal}}", 2, "expected braces only in"),
+        ("vlan{ordinal+9999999999}", 2, "expected braces only in"),
+        ("x{ordinal}/a", 2, '"{ordinal}" works in name, interface, ips and mac only'),
+        ('[{"name":"a","namespace":"x{ordinal}"}]', 2, '"{ordinal}" works in name, interface, ips and mac only'),
+        ('[{"name":"a","default-route":["10.0.0.{ordinal}"]}]', 2, '"{ordinal}" works in name, interface'),
+        ('[{"name":"a","infiniband-guid":"{ordinal}"}]', 2, '"{ordinal}" works in name, interface'),
+        ('[{"name":"a","deviceID":"{ordinal}"}]', 2, "expected the same device for all replicas"),
+        (
+            '[{"name":"a","ips":["10.0.0.{ordinal+250}/24"]}]',
+            6,
+            'ips[0]: found "10.0.0.256/24", made of "10.0.0.{ordinal+250}/24" for replica 6, expected an IP address',
+        ),
+        ("a@sixteen-letters{ordinal}", 6, 'made of "sixteen-letters{ordinal}" for replica 6'),
+        ('[{"name":"a","mac":"02:00:00:00:00:{ordinal}"}]', 256, "at most 255 in a byte, and it is 256 for"),
+        ("{name}", 2, "not JSON"),
+        ('[{"name":"a","ips":["fe80::1%eth0"]}]', 2, "networks[0].ips[0]"),
+    ],
+)  # fmt: skip
+def test_each_mistake_in_a_template_says_what_is_right(annotation: str, ordinal: int | None, text: str) -> None:
+    with pytest.raises(CniError) as caught:
+        selections.parse(annotation, "pods", ordinal=ordinal)
+    assert text in caught.value.msg
+
+
+# --- the default network ------------------------------------------------------------------------------------------
+
+
+def test_the_default_network_is_one_selection_in_either_form() -> None:
+    assert selections.parse_default("a", "kube-system") == select("a", "kube-system")
+    assert selections.parse_default("x/a@up0", "kube-system") == select("a", "x", ifname="up0")
+    assert selections.parse_default('[{"name":"a{ordinal}"}]', "kube-system", ordinal=2) == select("a2", "kube-system")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        ("", "v1.multus-cni.io/default-network: found 0 networks, expected exactly one"),
+        ("[]", "found 0 networks"),
+        ("a,b", "found 2 networks"),
+        ("A", "annotation v1.multus-cni.io/default-network[0]"),
+        ('{"name":"a"}', "annotation v1.multus-cni.io/default-network: found"),
+    ],
+)
+def test_a_wrong_default_network(annotation: str, text: str) -> None:
+    with pytest.raises(InvalidNetConf) as caught:
+        selections.parse_default(annotation, "kube-system")
+    assert text in caught.value.msg
+
+
+def test_a_selection_is_written_as_it_is_read() -> None:
+    (selection,) = selections.parse(json.dumps([EVERYTHING]), "pods")
+    written = {**EVERYTHING, "namespace": "pods", "mac": "0a:58:0a:00:00:01"}
+    assert selections.encode(selection) == written
+    assert selections.decode(written, "entry") == selection
+    with pytest.raises(InvalidNetConf, match=r'annotation entry\.name: found "A"'):
+        selections.decode({"name": "A", "namespace": "pods"}, "entry")
+
+
+# --- status ----------------------------------------------------------------------------------------------------
+
 BRIDGE = Interface(name="br0", mac="02:00:00:00:00:01")
 ETH0 = Interface(name="eth0", mac="02:00:00:00:00:02", sandbox="/run/netns/a", mtu_bytes=1400)
 ETH1 = Interface(name="eth1", mac="02:00:00:00:00:03", sandbox="/run/netns/a")
@@ -228,3 +330,23 @@ def test_gateways_are_those_of_default_routes() -> None:
         ),
     )
     assert statuses.of_result("a", result)[0].gateways == (ip_address("10.0.0.1"), ip_address("10.0.0.3"))
+
+
+def test_an_address_on_a_host_interface_leaves_nobody_the_default() -> None:
+    """The first address with a gateway decides, wherever it is: so does the field's client library."""
+    result = Result(interfaces=(BRIDGE, ETH0, ETH1), ips=(ip("10.0.0.8/24", 0, "10.0.0.1"), ip("10.0.0.9/24", 2)))
+    assert [e.default for e in statuses.of_result("a", result, default=True)] == [False, False]
+
+
+def test_letters_are_escaped_as_go_does() -> None:
+    info = {"type": "<&>", "version": "\u2028"}
+    text = statuses.text([NetworkStatus(name="a", device_info=info)])
+    assert '"type": "\\u003c\\u0026\\u003e"' in text
+    assert '"version": "\\u2028"' in text
+    assert json.loads(text)[0]["device-info"] == info
+
+
+def test_a_default_route_without_a_gateway_is_not_told() -> None:
+    """Multus writes the text "<nil>", which no reader can take for an address."""
+    result = Result(interfaces=(ETH0,), routes=(Route(dst=ip_network("0.0.0.0/0")),))
+    assert "gateway" not in json.loads(statuses.text(statuses.of_result("a", result)))[0]
