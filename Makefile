@@ -1,6 +1,6 @@
 # The commands of the project. Each sets up what it needs (scripts/bootstrap) and says plainly what it cannot.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench shim lock clean
 PY := .venv/bin/python
 
 help: ## List the targets
@@ -26,6 +26,9 @@ bench: ## Measure against the Go plugins, as ratios in one run
 	@scripts/bootstrap test
 	@$(PY) -m benchmarks
 
+shim: ## Build the native shim for `homeport install --shim`, for this machine and those a cross compiler is here for
+	@$(MAKE) --no-print-directory -s -C shim
+
 lock: ## Renew the lock files from pyproject.toml
 	@scripts/bootstrap dev
 	@$(PY) -m pip install --quiet uv
@@ -36,3 +39,4 @@ lock: ## Renew the lock files from pyproject.toml
 
 clean: ## Remove what the other targets made here
 	@rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	@$(MAKE) --no-print-directory -s -C shim clean

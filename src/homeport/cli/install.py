@@ -1,39 +1,35 @@
-"""`homeport install`: the plugins as executables in a directory that runtimes search.
-
-Each is a launcher of a few lines; the code stays where Homeport is installed. I/O: files below the directory.
-"""
+"""`homeport install`: executables in a directory that runtimes search. I/O: files below the directory."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from homeport.cli import output
+from homeport.cli import executables, output
+from homeport.cli.executables import Executable, Kind
+from homeport.daemon.calls import META_PLUGIN
 from homeport.model.errors import IOFailure, StoreFull
 from homeport.plugins import registry
 
-_MARK = "# A CNI plugin of Homeport, written by `homeport install`."
-_SHEBANG_MAX = 127  # bytes that kernels before 5.1 read of the first line
+_SHIM = "homeport"
 _MODE = 0o755
-_PACKAGES = ("homeport", "msgspec")
-_HEAD = 1024
+_OURS_MAX = 4 * 1024 * 1024  # bytes; nothing of ours is larger, and a foreign program may be huge
 
 
-class Launcher(msgspec.Struct, frozen=True, kw_only=True):
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """One executable, and what became of it: created, updated, replaced (it was not ours) or unchanged."""
 
     plugin: str
     path: str
     action: str
+    kind: Kind
 
 
 def install(
@@ -43,110 +39,102 @@ def install(
     plugin: Annotated[
         list[str] | None,
         typer.Option(
-            help="A plugin to install; may be given several times. All by default.",
-            autocompletion=lambda: sorted(registry.MODULES),
+            help="A plugin to install; may be given several times. All by default; with --shim, none.",
+            autocompletion=lambda: sorted({*registry.MODULES, *META_PLUGIN}),
         ),
     ] = None,
+    shim: Annotated[
+        bool,
+        typer.Option(
+            "--shim", help="Place the shim, which hands calls to homeportd: as `homeport` and as each --plugin."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace executables that are not Homeport's.")] = False,
     form: Annotated[output.Format, typer.Option("-o", "--output", help="How to print.")] = output.Format.TABLE,
 ) -> None:
     """Place the CNI plugins as executables of their own names. Doing it again changes nothing."""
-    names = tuple(dict.fromkeys(plugin or sorted(registry.MODULES)))
-    for name in names:
+    if shim:
+        wanted = [executables.shim(name) for name in _shim_names(plugin or [])]
+    else:
+        wanted = [executables.launcher(name) for name in _plugin_names(plugin or [])]
+    placed = _place_all(bin_dir, wanted, force=force)
+    rows = [(one.plugin, one.path, one.action) for one in placed]
+    output.show(form, placed, headers=("plugin", "path", "action"), rows=rows)
+    if any(one.kind == "python-shim" for one in placed):
+        typer.echo(
+            f"homeport: found no native shim at {executables.native_path()}: placed the one in Python, which starts "
+            "slower and needs this Python; `make shim` builds the native one where there is a C compiler",
+            err=True,
+        )
+
+
+def _plugin_names(asked: list[str]) -> tuple[str, ...]:
+    for name in asked:
+        if name in META_PLUGIN:
+            raise typer.BadParameter(f'"{name}" is the meta-plugin, which runs in homeportd: --shim places it')
         if name not in registry.MODULES:
             known = ", ".join(sorted(registry.MODULES))
             raise typer.BadParameter(f'"{name}" is not a plugin of Homeport: expected one of {known}')
-    launchers = _write(bin_dir, names, force=force)
-    rows = [(launcher.plugin, launcher.path, launcher.action) for launcher in launchers]
-    output.show(form, launchers, headers=("plugin", "path", "action"), rows=rows)
+    return tuple(dict.fromkeys(asked or sorted(registry.MODULES)))
 
 
-def _write(bin_dir: Path, names: tuple[str, ...], *, force: bool) -> list[Launcher]:
+def _shim_names(asked: list[str]) -> tuple[str, ...]:
+    for name in asked:
+        if name not in registry.MODULES and name not in META_PLUGIN:
+            known = ", ".join(sorted({*registry.MODULES, *META_PLUGIN}))
+            raise typer.BadParameter(f'"{name}" is no plugin that homeportd runs: expected one of {known}')
+    return tuple(dict.fromkeys([_SHIM, *asked]))
+
+
+def _place_all(bin_dir: Path, wanted: list[Executable], *, force: bool) -> list[Placed]:
     """Every file is looked at before the first is written, so that a refusal leaves the directory as it was."""
-    standing = {name: _head(bin_dir / name) for name in names}
-    foreign = [name for name, head in standing.items() if head is not None and not _is_ours(head)]
+    standing = {one.plugin: _contents(bin_dir / one.plugin) for one in wanted}
+    foreign = [name for name, found in standing.items() if found is not None and not executables.is_ours(found)]
     if foreign and not force:
         files = ", ".join(str(bin_dir / name) for name in foreign)
         raise IOFailure(f"install plugins: found files that are not Homeport's: {files}", "--force replaces them")
-    launchers = []
-    for name in names:
-        path, text, head = bin_dir / name, _launcher(name), standing[name]
-        if head is None:
+    placed = []
+    for one in wanted:
+        path, found = bin_dir / one.plugin, standing[one.plugin]
+        if found is None:
             action = "created"
-        elif not _is_ours(head):
+        elif not executables.is_ours(found):
             action = "replaced"
         else:
-            action = "unchanged" if _is_up_to_date(path, text) else "updated"
+            action = "unchanged" if found == one.contents and _mode(path) == _MODE else "updated"
         if action != "unchanged":
-            _place(path, text)
-        launchers.append(Launcher(plugin=name, path=str(path), action=action))
-    return launchers
+            _place(path, one.contents)
+        placed.append(Placed(plugin=one.plugin, path=str(path), action=action, kind=one.kind))
+    return placed
 
 
-def _launcher(name: str) -> bytes:
-    """A script that finds its packages by itself, since `site` takes time to find them.
-
-    msgspec does without typing_extensions on the Python versions we run on, and loading it takes a tenth of the start.
-    """
-    folders = list(dict.fromkeys(_folder(package) for package in _PACKAGES))
-    return (
-        f"{_shebang(sys.executable)}\n{_MARK}\n"
-        f"import sys\n\n"
-        f"sys.path += {folders!r}\n"
-        f'sys.modules["typing_extensions"] = None  # spares its import\n\n'
-        f"from homeport.cli.plugin import main\n\n"
-        f"main({name!r})\n"
-    ).encode()
-
-
-def _shebang(interpreter: str) -> str:
-    """`#!` takes neither a long path nor one with blanks; a shell does, in words that Python reads as a string."""
-    line = f"#!{interpreter} -IS"
-    if len(line.encode()) <= _SHEBANG_MAX and not any(c.isspace() for c in interpreter):
-        return line
-    quoted = interpreter.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
-    return f"#!/bin/sh\n'''exec' \"{quoted}\" -IS \"$0\" \"$@\"\n' '''"
-
-
-def _folder(package: str) -> str:
-    spec = find_spec(package)
-    if spec is None or not spec.origin:
-        raise IOFailure(f'install plugins: found no package "{package}", expected it where Homeport is installed')
-    return str(Path(spec.origin).resolve().parent.parent)
-
-
-def _head(path: Path) -> bytes | None:
-    """The first bytes of the file, None when there is none. A symbolic link is looked at, not followed."""
+def _contents(path: Path) -> bytes | None:
+    """What the file holds, None when there is none. A symbolic link is looked at, not followed: it holds nothing."""
     try:
-        if path.is_symlink():
+        if path.is_symlink() or path.stat().st_size > _OURS_MAX:
             return b""
-        with path.open("rb") as file:
-            return file.read(_HEAD)
+        return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as e:
         raise _failure("read", path, e) from e
 
 
-def _is_ours(head: bytes) -> bool:
-    return _MARK.encode() in head.splitlines()
-
-
-def _is_up_to_date(path: Path, text: bytes) -> bool:
+def _mode(path: Path) -> int:
     try:
-        return path.read_bytes() == text and path.stat().st_mode & 0o777 == _MODE
+        return path.stat().st_mode & 0o777
     except OSError as e:
         raise _failure("read", path, e) from e
 
 
-def _place(path: Path, text: bytes) -> None:
+def _place(path: Path, contents: bytes) -> None:
     """Whole or not at all: a runtime may start the plugin at any moment."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=".homeport-", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
+            file.write(contents)
             os.fchmod(file.fileno(), _MODE)
             os.fsync(file.fileno())
         os.replace(temporary, path)
