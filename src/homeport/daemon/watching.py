@@ -85,23 +85,24 @@ class ConfigManager:
             if self._files.read(self._target) == self._contents:
                 self._remove()
         except CniError as e:
-            log.error("remove configuration", problem=str(e))
+            log.error("cannot remove the configuration for the runtime", reason=str(e))
 
     def _run(self) -> None:
         deadline = time.monotonic() + self._first_seconds
-        while not self._stopping.is_set():
+        while True:  # once at least, so that `stop` knows what is ours
             try:
                 self._look()
                 self._told = ""
             except CniError as e:
-                self._tell(str(e))
+                self._tell(e)
                 if self._contents is None and time.monotonic() >= deadline:
                     self._on_fatal(f"no configuration for the runtime after {self._first_seconds:g} s: {e}")
                     return
             except _NotReadyAnyMore as e:
                 self._on_fatal(str(e))
                 return
-            self._stopping.wait(self._poll_seconds)
+            if self._stopping.wait(self._poll_seconds):
+                return
 
     def _look(self) -> None:
         """One round: what there is, what should be, the difference."""
@@ -109,7 +110,11 @@ class ConfigManager:
         contents = self._copied() if self._wanted.source else self._generated()
         if contents != self._found():
             _write(self._target, contents)
-            log.info("wrote configuration", file=str(self._target), primary=self._primary or self._wanted.source)
+            log.info(
+                "wrote the configuration for the runtime",
+                file=str(self._target),
+                primary=self._primary or self._wanted.source,
+            )
         self._contents = contents
 
     def _require_ready(self) -> None:
@@ -169,10 +174,15 @@ class ConfigManager:
         except OSError as e:
             raise IOFailure(f"remove {self._target}: {os.strerror(e.errno or 0)}") from e
 
-    def _tell(self, problem: str) -> None:
-        if problem != self._told:
-            log.error("write configuration", problem=problem)
-            self._told = problem
+    def _tell(self, problem: CniError) -> None:
+        """Once, until it is another one or gone."""
+        if str(problem) == self._told:
+            return
+        self._told = str(problem)
+        if isinstance(problem, TryAgainLater):
+            log.info("no configuration for the runtime yet", reason=self._told)
+        else:
+            log.error("cannot write the configuration for the runtime", reason=self._told)
 
 
 class _NotReadyAnyMore(Exception):
