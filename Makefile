@@ -26,7 +26,7 @@ bench: ## Measure against the Go plugins, as ratios in one run
 	@scripts/bootstrap test
 	@$(PY) -m benchmarks
 
-shim: ## Build the native shim for `homeport install --shim`, for this machine and those a cross compiler is here for
+shim: ## Build the native shim, which `homeport install --shim` places
 	@$(MAKE) --no-print-directory -s -C shim
 
 lock: ## Renew the lock files from pyproject.toml

@@ -54,10 +54,15 @@ def shim(plugin: str) -> Executable:
     try:
         return Executable(plugin=plugin, kind="shim", contents=path.read_bytes())
     except FileNotFoundError:
-        lines = ("", "from homeport.cli.shim import main", "", "main()")
-        return Executable(plugin=plugin, kind="python-shim", contents=_script(("homeport",), lines))
+        return python_shim(plugin)
     except OSError as e:
         raise IOFailure(f"read {path}: {os.strerror(e.errno or 0)}") from e
+
+
+def python_shim(plugin: str) -> Executable:
+    """The shim that needs no compiler, but this installation and its interpreter."""
+    lines = ("", "from homeport.cli.shim import main", "", "main()")
+    return Executable(plugin=plugin, kind="python-shim", contents=_script(("homeport",), lines))
 
 
 def native_path() -> Path:
