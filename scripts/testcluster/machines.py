@@ -70,6 +70,7 @@ class Machine:
         self.uplink = "eth1"
         self._bridge = plane.place.bridge
         self._segment = segment
+        self._host_end = f"v{secrets.token_hex(6)}"  # of both its cables
         self._with_prefix = plane.place.next_address()
         plane.guard.on_death("ip", "netns", "delete", self.netns)
         self.power_on()
@@ -85,14 +86,13 @@ class Machine:
         return path_of(self.netns)
 
     def power_on(self) -> None:
-        host_end, segment_end = (f"v{secrets.token_hex(6)}" for _ in range(2))
         ip(
             f"netns add {self.netns}",
-            f"link add {host_end} type veth peer name eth0 netns {self.netns}",
-            f"link set {host_end} master {self._bridge} up",
-            f"link add {segment_end} netns {self._segment.netns} type veth peer name eth1 netns {self.netns}",
+            f"link add {self._host_end} type veth peer name eth0 netns {self.netns}",
+            f"link set {self._host_end} master {self._bridge} up",
+            f"link add {self._host_end} netns {self._segment.netns} type veth peer name eth1 netns {self.netns}",
         )
-        ip(f"link set {segment_end} master lan0 up", netns=self._segment.netns)
+        ip(f"link set {self._host_end} master lan0 up", netns=self._segment.netns)
         ip(
             "link set lo up",
             f"address add {self._with_prefix} dev eth0",
@@ -106,6 +106,9 @@ class Machine:
         if not os.path.exists(self.path):
             return
         kill_all(self.netns)
+        ip(f"link delete {self._host_end}")  # the kernel would take its time
+        if os.path.exists(path_of(self._segment.netns)):
+            ip(f"link delete {self._host_end}", netns=self._segment.netns)
         delete_namespace(self.netns)
 
     def close(self) -> None:

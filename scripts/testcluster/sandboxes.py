@@ -123,7 +123,7 @@ class Runtime:
             pod_uid=metadata["uid"],
             namespace=metadata["namespace"],
             name=metadata["name"],
-            netns=f"cni-{self._machine.name}-{container_id[:12]}",
+            netns=f"{self._machine.netns}-{container_id[:12]}",
             capability_args=_capability_args(pod),
         )
         network = self.network()

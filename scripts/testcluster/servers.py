@@ -80,7 +80,7 @@ class Server:
     def tail(self, lines: int = 20) -> str:
         """The last lines of its log, under a line that says where all of it is."""
         text = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join([f"\nthe end of {self.log}:", *(f"  {line}" for line in text[-lines:])])
+        return "\n".join([f"\nthe end of {self.log}:", *(f"  {line[:400]}" for line in text[-lines:])])
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
