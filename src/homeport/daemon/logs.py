@@ -272,6 +272,8 @@ def _as_json(_logger: Any, _method: str, event: _Event) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
     try:
         plain = isinstance(value, bool | int | float | list | tuple | dict | None)
         return msgspec.json.encode(value, enc_hook=str).decode() if plain else str(value)
