@@ -96,7 +96,7 @@ def test_is_runtime_config() -> None:
 
 
 def test_is_runtime_config_keys() -> None:
-    given = dict.fromkeys(("dns", "ipRanges", "cgroupPath", "aliases"), {"x": 1})
+    given = {key: {"x": 1} for key in ("dns", "ipRanges", "cgroupPath", "aliases")}
     (main,) = delegates("", network(), runtime_config=given)
     assert main.capability_args == given
 
@@ -160,18 +160,20 @@ def test_is_braces() -> None:
 
 
 def test_is_nil_gateway() -> None:
-    routes = (Route(dst=ip_network("0.0.0.0/0")),)
-    text = statuses.text(
-        statuses.of_result("a", Result(interfaces=(Interface(name="e", sandbox="/x"),), routes=routes))
-    )
-    assert "gateway" not in text
+    inside = Interface(name="eth0", sandbox="/x")
+    result = Result(interfaces=(inside,), routes=(Route(dst=ip_network("0.0.0.0/0")),))
+    assert "gateway" not in statuses.text(statuses.of_result("a", result))
+
+
+def encoded(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
 
 
 def of_multus(config: dict[str, Any], *, libcni: dict[str, Any] | None = None) -> bytes:
     entry = {
         "Name": "cluster",
         "ConfList": {"plugins": [{"type": "calico"}]},
-        "Bytes": base64.b64encode(json.dumps(config).encode()).decode(),
+        "Bytes": encoded(config),
     }
     if libcni is not None:
         entry["CNINetworkConfigList"] = libcni
@@ -181,10 +183,7 @@ def of_multus(config: dict[str, Any], *, libcni: dict[str, Any] | None = None) -
 def test_is_lost_keys() -> None:
     whole = {"type": "calico", "kubernetes": {"kubeconfig": "/k"}}
     listed = {"cniVersion": "0.3.1", "name": "n", "plugins": [{"type": "calico"}]}
-    contents = {
-        key: base64.b64encode(json.dumps(value).encode()).decode() for key, value in (("a", whole), ("b", listed))
-    }
-    file = of_multus(listed, libcni={"Plugins": [{"Bytes": contents["a"]}], "Bytes": contents["b"]})
+    file = of_multus(listed, libcni={"Plugins": [{"Bytes": encoded(whole)}], "Bytes": encoded(listed)})
     (main,) = scratch.decode(file, container_id="c", main_ifname="eth0")
     assert main.network.plugins == (whole,)
 
