@@ -123,6 +123,12 @@ def test_a_root_that_is_none(tmp_path: Path) -> None:
         executor.run("/opt/cni/bin/where", env={}, stdin=b"", timeout_seconds=10)
 
 
+def test_an_environment_that_no_process_can_have(root: Path, plugin: Path) -> None:
+    for executor, executable in ((Executor(), str(plugin)), (Executor(root=str(root)), "/opt/cni/bin/where")):
+        with pytest.raises(PluginFailed, match="embedded null byte"):
+            executor.run(executable, env={"CNI_ARGS": "a\0b"}, stdin=b"", timeout_seconds=10)
+
+
 def test_no_root_is_no_chroot(plugin: Path) -> None:
     for executor in (Executor(), Executor(root=None), Executor(root="")):
         assert executor.find("where", [str(plugin.parent)]) == str(plugin)

@@ -96,7 +96,7 @@ def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
         "added interface", pod="a/b", ifname="net1", ok=True, took_ms=3.5, missing=None, ips=[1]
     )
     (line,) = lines(capsys)
-    told = r"\[verbose\] added interface pod=a/b ifname=net1 ok=true took_ms=3\.5 missing=null ips=a,b"
+    told = r"\[verbose\] added interface pod=a/b ifname=net1 ok=true took_ms=3\.5 missing=null ips=a,b n=\[1\]"
     assert re.fullmatch(f"{STAMP} {told}", line)
 
 

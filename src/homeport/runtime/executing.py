@@ -108,6 +108,8 @@ def _start(
             if netns is None and root is None:
                 return _spawn(executable, env)
             return _elsewhere(lambda: _spawn(executable, env), netns=netns, root=root)
+        except ValueError as e:  # a NUL in the environment
+            raise PluginFailed(f"start {executable}: {e}") from e
         except OSError as e:
             if e.errno != errno.ETXTBSY or time.monotonic() >= busy_until:
                 raise PluginFailed(f"start {executable}: {os.strerror(e.errno or 0)}") from e
@@ -137,7 +139,7 @@ def _elsewhere(action: Callable[[], T], *, netns: str | None = None, root: str |
             if root is not None:
                 _change_root(root)
             done.append(action())
-        except (OSError, InvalidNetns, IOFailure) as e:
+        except (OSError, ValueError, InvalidNetns, IOFailure) as e:
             failed.append(e)
 
     thread = threading.Thread(target=move_and_act, name="elsewhere")
