@@ -93,7 +93,7 @@ def test_an_unknown_level_is_told_once_and_changes_nothing(capsys: pytest.Captur
 def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogOptions(level="verbose"))
     structlog.get_logger().info(
-        "added interface", pod="a/b", ifname="net1", ok=True, took_ms=3.5, missing=None, ips=[1]
+        "added interface", pod="a/b", ifname="net1", ok=True, took_ms=3.5, missing=None, ips=["a", "b"], n=[1]
     )
     (line,) = lines(capsys)
     told = r"\[verbose\] added interface pod=a/b ifname=net1 ok=true took_ms=3\.5 missing=null ips=a,b n=\[1\]"
