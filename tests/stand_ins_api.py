@@ -95,6 +95,9 @@ class ScriptedServer:
         return ApiConfig(host="127.0.0.1", port=self.port, tls=False, source="a test")
 
     def close(self) -> None:
+        """Idempotent; from then on connections are refused."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -23,7 +23,7 @@ from homeport.kube.decoding import Identity
 from homeport.kube.events import EventSender
 from homeport.kube.requests import Request
 from homeport.kube.sending import Observe, Sender
-from homeport.kube.watching import Watcher
+from homeport.kube.watching import USUAL, Timing, Watcher
 from homeport.model.errors import CniError, DecodeFailure, TryAgainLater
 from homeport.model.names import PodRef
 from homeport.ports import Event, NetworkDefinition
@@ -36,6 +36,7 @@ START_SECONDS = 5.0  # that `start` waits for the first lists
 _REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
 _FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
 _FLUSH_SECONDS = 2.0
+_JOIN_SECONDS = 1.0
 
 OnPodGone = Callable[[PodRef, str], None]
 
@@ -71,6 +72,7 @@ class KubernetesClient:
         deadline_seconds: float = DEADLINE_SECONDS,
         observe: Observe | None = None,
         on_trouble: Callable[[CniError], None] | None = None,
+        timing: Timing = USUAL,
     ) -> None:
         self.recall: Callable[[PodRef], Pod | None] = lambda _ref: None
         self._deadline_seconds = deadline_seconds
@@ -86,6 +88,7 @@ class KubernetesClient:
             watch=lambda version, seconds: requests.watch_pods(node, version, timeout_seconds=seconds),
             on_gone=self._pod_gone,
             on_trouble=on_trouble,
+            timing=timing,
         )
         self._definitions = Watcher(
             requests.DEFINITIONS,
@@ -94,6 +97,7 @@ class KubernetesClient:
             list_page=lambda token: requests.list_definitions(continue_token=token),
             watch=lambda version, seconds: requests.watch_definitions(version, timeout_seconds=seconds),
             on_trouble=on_trouble,
+            timing=timing,
         )
         self._events = EventSender(self._sender, node, on_trouble=on_trouble)
         self._recent_pods = _Recent[PodRef, Pod]()
@@ -115,11 +119,14 @@ class KubernetesClient:
             watcher.listed.wait(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
-        """Sends the events that wait, for a short time, and ends the watches."""
+        """Sends the events that wait, for a short time, and ends the watches. Questions under way break off."""
         self._events.close(seconds=_FLUSH_SECONDS)
-        for watcher in (self._pods, self._definitions):
-            watcher.close()
+        watchers = (self._pods, self._definitions)
+        for watcher in watchers:
+            watcher.stop()
         self._sender.close()
+        for watcher in watchers:
+            watcher.join(_JOIN_SECONDS)
 
     def on_pod_gone(self, callback: OnPodGone) -> None:
         """`callback(ref, uid)` is called when the watch proves a pod of this node gone: it was deleted, or it is not

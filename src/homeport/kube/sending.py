@@ -6,6 +6,7 @@ newer credentials. A request is never repeated after its deadline, nor more than
 
 from __future__ import annotations
 
+import errno
 import random
 import ssl
 import threading
@@ -50,7 +51,9 @@ class Sender:
         self._credentials = Credentials(config)
         self._observe = observe
         self._lock = threading.Lock()
-        self._idle: list[tuple[float, Connection]] = []
+        self._idle: list[tuple[float, Connection]] = []  # kept for the next question, the latest used last
+        self._open: set[Connection] = set()  # these, and those in use
+        self._closed = False
         self._failed_at: float | None = None
 
     def ask(self, request: Request, *, seconds: float) -> Answer:
@@ -77,20 +80,16 @@ class Sender:
                 raise outcome.error
 
     @contextmanager
-    def stream(
-        self, request: Request, *, seconds: float, opened: Callable[[Connection], None]
-    ) -> Iterator[Iterator[bytes]]:
+    def stream(self, request: Request, *, seconds: float) -> Iterator[Iterator[bytes]]:
         """The lines of an answer that takes up to `seconds`, on a connection of its own.
 
-        `opened` is given the connection before anything is sent, so that another thread can abort it. Raises what
-        the status means when it is no success; the lines raise `TryAgainLater` when the answer breaks off.
+        Raises what the status means when it is no success; the lines raise `TryAgainLater` when the answer breaks off.
         """
         material = self._credentials.current()
         began = time.monotonic()
         with self._translated(request, _BEGIN_SECONDS):
-            connection = Connection(self._config, material, began + _BEGIN_SECONDS)
+            connection = self._connect(material, began + _BEGIN_SECONDS)
         try:
-            opened(connection)
             with self._translated(request, _BEGIN_SECONDS):
                 code = connection.begin(request, material.authorization, began + _BEGIN_SECONDS)
                 if code != 200:
@@ -98,7 +97,7 @@ class Sender:
             self._told(request, code, began)
             yield self._lines(request, connection, seconds, began)
         finally:
-            connection.close()
+            self._end(connection)
 
     def failed_within(self, seconds: float) -> bool:
         """Whether a question lately went without an answer, and none was answered since."""
@@ -106,11 +105,14 @@ class Sender:
         return failed_at is not None and time.monotonic() - failed_at < seconds
 
     def close(self) -> None:
-        """Closes the connections that are idle; those in use are closed by whoever uses them."""
+        """Breaks off what is under way. Questions asked afterwards find no answer."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
+            for connection in self._open:
+                connection.abort()
         for _, connection in idle:
-            connection.close()
+            self._end(connection)
 
     def _attempt(self, request: Request, material: Material, until: float, seconds: float) -> Answer | _Failure:
         began = time.monotonic()
@@ -121,7 +123,7 @@ class Sender:
             self._told(request, 0, began)
             error = self._explained(request, e, seconds if late else None)
             error.__cause__ = e
-            return _Failure(error, passing=not late and not isinstance(error, IOFailure))
+            return _Failure(error, passing=not (late or self._closed or isinstance(error, IOFailure)))
         self._told(request, answer.code, began)
         return answer
 
@@ -135,7 +137,22 @@ class Sender:
                     raise
             except BROKEN:
                 continue  # closed by the peer while it was idle: that says nothing about the API server
-        return self._ask_on(Connection(self._config, material, until), request, material, until)
+        return self._ask_on(self._connect(material, until), request, material, until)
+
+    def _connect(self, material: Material, until: float) -> Connection:
+        connection = Connection(self._config, material, until)
+        with self._lock:
+            self._open.add(connection)
+            closed = self._closed
+        if closed:
+            self._end(connection)
+            raise ConnectionAbortedError(errno.ECONNABORTED, "we are closing")
+        return connection
+
+    def _end(self, connection: Connection) -> None:
+        with self._lock:
+            self._open.discard(connection)
+        connection.close()
 
     def _ask_on(self, connection: Connection, request: Request, material: Material, until: float) -> Answer:
         keep = False
@@ -143,10 +160,8 @@ class Sender:
             answer = connection.ask(request, material.authorization, until)
             keep = connection.reusable()
         finally:
-            if not keep:
-                connection.close()
-        if keep:
-            self._keep(connection)
+            if not keep or not self._keep(connection):
+                self._end(connection)
         return answer
 
     def _kept(self, material: Material) -> Connection | None:
@@ -158,14 +173,14 @@ class Sender:
                 since, connection = self._idle.pop()
             if since >= oldest and connection.generation == material.generation and not connection.stale():
                 return connection
-            connection.close()
+            self._end(connection)
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: Connection) -> bool:
         with self._lock:
-            if len(self._idle) < MAX_IDLE:
-                self._idle.append((time.monotonic(), connection))
-                return
-        connection.close()
+            if self._closed or len(self._idle) >= MAX_IDLE:
+                return False
+            self._idle.append((time.monotonic(), connection))
+            return True
 
     def _lines(self, request: Request, connection: Connection, seconds: float, began: float) -> Iterator[bytes]:
         with self._translated(request, seconds):

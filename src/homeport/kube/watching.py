@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+import msgspec
+
 from homeport.kube import decoding, errors
 from homeport.kube.caching import Cache, Told
-from homeport.kube.connecting import Connection
 from homeport.kube.decoding import Identity, Page
 from homeport.kube.errors import Expired
 from homeport.kube.requests import Request
@@ -23,20 +24,33 @@ from homeport.model.errors import CniError, DecodeFailure, InternalError
 
 T = TypeVar("T")
 
-CURRENT_SECONDS = 5.0  # that a watch may be interrupted and what it told still be taken as it is
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient a watcher is.
+
+    A watch may be interrupted for `current_seconds` and what it told still be taken as it is. It is asked to last
+    between the two `watch_seconds`, at random so that not every node comes at once, and is given up when the API
+    server has not ended it `grace_seconds` later. Pauses between attempts grow from the first to the most.
+    """
+
+    current_seconds: float = 5.0
+    watch_seconds: tuple[int, int] = (240, 360)
+    grace_seconds: float = 15.0
+    first_pause_seconds: float = 0.2
+    most_pause_seconds: float = 30.0
+
+
+USUAL = Timing()
 _LIST_SECONDS = 30.0  # a page
-_WATCH_SECONDS = (240, 360)  # that a watch is asked to last, at random: not every node at once
-_GRACE_SECONDS = 15.0  # that the API server may end it later than asked
 _PROGRESS_SECONDS = 5.0  # a watch that lasted as long was one, even if nothing happened
-_FIRST_PAUSE, _MOST_PAUSE = 0.2, 30.0
 
 
 class Backoff:
     """Pauses that double up to a cap, each anywhere between half of itself and the whole."""
 
-    def __init__(self, first: float = _FIRST_PAUSE, most: float = _MOST_PAUSE) -> None:
-        self._first, self._most = first, most
-        self._next = first
+    def __init__(self, timing: Timing = USUAL) -> None:
+        self._first, self._most = timing.first_pause_seconds, timing.most_pause_seconds
+        self._next = self._first
 
     def reset(self) -> None:
         self._next = self._first
@@ -64,6 +78,7 @@ class Watcher(Generic[T]):
         watch: Callable[[str, int], Request],
         on_gone: Callable[[Identity], None] | None = None,
         on_trouble: Callable[[CniError], None] | None = None,
+        timing: Timing = USUAL,
     ) -> None:
         self.name = name
         self.problem: CniError | None = None
@@ -73,21 +88,21 @@ class Watcher(Generic[T]):
         self._list_page, self._watch = list_page, watch
         self._on_gone, self._on_trouble = on_gone, on_trouble
         self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._version = ""  # that the next watch goes on from; "" when a list must come first
         self._lost_at: float | None = None  # None while the watch is open
-        self._backoff = Backoff()
+        self._timing = timing
+        self._backoff = Backoff(timing)
         self._thread = threading.Thread(target=self._run, name=f"watch-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def close(self, *, seconds: float = 2.0) -> None:
-        """Ends the watch; waits for its thread no longer than `seconds`."""
+    def stop(self) -> None:
+        """Nothing more is asked. What is under way ends when the sender is closed."""
         self._closing.set()
-        with self._lock:
-            if self._connection is not None:
-                self._connection.abort()
+
+    def join(self, seconds: float) -> None:
+        """Waits for the end of its thread, if that began, no longer than `seconds`."""
         if self._thread.is_alive():
             self._thread.join(seconds)
 
@@ -96,40 +111,39 @@ class Watcher(Generic[T]):
         if not self.listed.is_set():
             return False
         lost_at = self._lost_at
-        return lost_at is None or time.monotonic() - lost_at < CURRENT_SECONDS
+        return lost_at is None or time.monotonic() - lost_at < self._timing.current_seconds
 
     def _run(self) -> None:
-        version = ""
         while not self._closing.is_set():
             try:
-                version = self._go_on(version)
+                self._go_on()
             except Expired:
-                version = ""  # a list tells what was missed; if it comes to this at once again, not at once
+                self._version = ""  # a list tells what was missed; if it comes to this at once again, not at once
                 self._rest(None)
             except DecodeFailure as e:
-                version = ""  # a line was not understood: what it said is missing
+                self._version = ""  # a line was not understood: what it said is missing
                 self._rest(e)
             except CniError as e:
                 self._rest(e)
             except Exception as e:  # noqa: BLE001 -- the thread's outermost edge: a bug must not end the watch
-                version = ""
+                self._version = ""
                 self._rest(InternalError(f"watch {self.name}: {type(e).__name__}: {e}"))
 
-    def _go_on(self, version: str) -> str:
-        """Lists when there is no version to go on from, then watches to the end. Returns the version seen last."""
-        version = version or self._list()
+    def _go_on(self) -> None:
+        """Lists when there is no version to go on from, then watches to the end."""
+        if not self._version:
+            self._list()
         began = time.monotonic()
-        for told in self._changes(version):
-            version = told.version or version
+        for told in self._changes():
+            self._version = told.version or self._version
             self._announce(told)
             self._backoff.reset()
         if time.monotonic() - began >= _PROGRESS_SECONDS:
             self._backoff.reset()
         else:
             self._rest(None)  # it ended as soon as it began: not to be asked without end
-        return version
 
-    def _list(self) -> str:
+    def _list(self) -> None:
         pages: list[Page] = []
         while not pages or pages[-1].continue_token:
             request = self._list_page(pages[-1].continue_token if pages else "")
@@ -141,40 +155,40 @@ class Watcher(Generic[T]):
         self.listed.set()
         self.problem = None
         self._lost_at = time.monotonic()
+        self._version = told.version
         self._announce(told)
-        return told.version
 
-    def _changes(self, version: str) -> Iterator[Told]:
-        lasting = random.randint(*_WATCH_SECONDS)  # noqa: S311 -- spreads load, keeps no secret
-        request = self._watch(version, lasting)
+    def _changes(self) -> Iterator[Told]:
+        lasting = random.randint(*self._timing.watch_seconds)  # noqa: S311 -- spreads load, keeps no secret
+        request = self._watch(self._version, lasting)
         try:
-            with self._sender.stream(request, seconds=lasting + _GRACE_SECONDS, opened=self._opened) as lines:
+            seconds = lasting + self._timing.grace_seconds
+            with self._sender.stream(request, seconds=seconds) as lines:
                 self._lost_at = None
                 self.problem = None
                 for line in lines:
                     yield self._cache.apply(line)
         finally:
-            with self._lock:
-                self._connection = None
             if self._lost_at is None:
                 self._lost_at = time.monotonic()
 
-    def _opened(self, connection: Connection) -> None:
-        with self._lock:
-            self._connection = connection
-            if self._closing.is_set():
-                connection.abort()
-
     def _announce(self, told: Told) -> None:
-        if self._on_gone is not None:
-            for identity in told.gone:
+        if self._on_gone is None:
+            return
+        for identity in told.gone:
+            try:
                 self._on_gone(identity)
+            except Exception as e:  # noqa: BLE001 -- whoever listens must not end the watch
+                self._tell(InternalError(f"watch {self.name}: {type(e).__name__}: {e}"))
 
     def _rest(self, problem: CniError | None) -> None:
         """Waits before another attempt."""
         if problem is not None and not self._closing.is_set():
-            known = self.problem
-            self.problem = problem
-            if self._on_trouble is not None and (known is None or known.msg != problem.msg):
-                self._on_trouble(problem)
+            known, self.problem = self.problem, problem
+            if known is None or known.msg != problem.msg:
+                self._tell(problem)
         self._closing.wait(self._backoff.next())
+
+    def _tell(self, problem: CniError) -> None:
+        if self._on_trouble is not None:
+            self._on_trouble(problem)
