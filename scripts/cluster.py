@@ -21,9 +21,10 @@ from pathlib import Path
 
 from testcluster import binaries
 from testcluster.api import Api
-from testcluster.control_plane import ADMIN, ControlPlane, NotReady
+from testcluster.control_plane import ADMIN, ControlPlane
 from testcluster.installing import install
 from testcluster.progress import Unavailable
+from testcluster.servers import NotReady
 
 FOLDER = binaries.ROOT / ".cache" / "cluster"
 LOCK = FOLDER / "lock"  # held while it runs; holds the process ID
@@ -47,7 +48,7 @@ def up() -> int:
     ready_read, ready_write = os.pipe()
     with (FOLDER / "hold.log").open("w") as log:
         holder = subprocess.Popen(
-            [sys.executable, __file__, "hold", "--ready", str(ready_write)],
+            [sys.executable, __file__, "up", "--hold", str(ready_write)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -129,11 +130,11 @@ def main() -> int:
     """The exit status."""
     commands = {"fetch": fetch, "up": up, "down": down, "kubeconfig": kubeconfig}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=[*commands, "hold"], metavar="fetch|up|kubeconfig|down")
-    parser.add_argument("--ready", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("command", choices=[*commands], metavar="|".join(commands))
+    parser.add_argument("--hold", type=int, metavar="DESCRIPTOR", help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:
-        return hold(args.ready) if args.command == "hold" else commands[args.command]()
+        return commands[args.command]() if args.hold is None else hold(args.hold)
     except (Unavailable, NotReady) as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 1

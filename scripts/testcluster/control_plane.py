@@ -16,10 +16,11 @@ from types import TracebackType
 
 from testcluster import binaries, places
 from testcluster.access import Access, Authority
+from testcluster.audits import Audit, Request
 from testcluster.binaries import Binaries
 from testcluster.guarding import Guard
 from testcluster.places import Place
-from testcluster.servers import NotReady, Server, answers_ok
+from testcluster.servers import Server, answers_ok
 
 ADMIN = "admin"
 NODES = tuple(f"node-{letter}" for letter in "abcdefgh")
@@ -58,7 +59,8 @@ def _usual_groups(user: str) -> tuple[str, ...]:
 class ControlPlane:
     """`users` maps further users who get a token to their groups; see `access` for those who do not.
 
-    `nodes` are the nodes whose kubelet and whose daemon of Homeport get a token.
+    `nodes` are the nodes whose kubelet and whose daemon of Homeport get a token. With `audit` every request is written
+    down, for `requests`.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class ControlPlane:
         nodes: Sequence[str] = NODES,
         users: Mapping[str, Sequence[str]] | None = None,
         timing: Timing = USUAL,
+        audit: bool = False,
         programs: Binaries | None = None,
     ) -> None:
         self.folder = folder
         self._programs = programs
         self._timing = timing
+        self._audit = Audit(folder) if audit else None
         self._authority = Authority(folder / "pki")
         self._tokens: dict[str, Sequence[str]] = {ADMIN: ("system:masters",), **(users or {})}
         for user in (u for node in nodes for u in (node_user(node), kubelet_user(node))):
@@ -95,7 +99,7 @@ class ControlPlane:
     # --- the whole -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Returns when all four are ready. Raises `NotReady` or `Unavailable`, with nothing left running."""
+        """Returns when all four are ready. Raises `servers.NotReady` or `Unavailable`, with nothing left running."""
         programs = self._programs or binaries.fetch()
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         self._guard = Guard()
@@ -224,6 +228,11 @@ class ControlPlane:
         path.write_text(self.access(user, groups).kubeconfig())
         return path
 
+    def requests(self, user: str) -> list[Request]:
+        """What this user has asked of the API server since the start, in order of the answers. Needs `audit`."""
+        assert self._audit, "made without audit=True"
+        return self._audit.requests(user)
+
     def log_tails(self) -> str:
         """The last lines of every log."""
         return "\n".join(server.tail() for server in self._servers.values())
@@ -272,6 +281,7 @@ class ControlPlane:
             f"--default-not-ready-toleration-seconds={self._timing.evict_after_seconds}",
             f"--default-unreachable-toleration-seconds={self._timing.evict_after_seconds}",
             "--profiling=false",
+            *(self._audit.flags() if self._audit else ()),
         ]
 
     def _controller_flags(self) -> list[str]:
@@ -281,6 +291,3 @@ class ControlPlane:
             "--node-monitor-period=1s",
             f"--node-monitor-grace-period={self._timing.node_grace_seconds}s",
         ]
-
-
-__all__ = ["ADMIN", "NODES", "ControlPlane", "NotReady", "Timing", "kubelet_user", "node_user"]

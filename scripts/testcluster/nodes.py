@@ -97,7 +97,8 @@ def running_status(pod: Json, addresses: tuple[str, ...], host_address: str) -> 
     }
     if addresses:
         status["podIP"] = addresses[0]
-        status["podIPs"] = [{"ip": address} for address in addresses]
+        # A strategic merge keeps what was listed before, unless it is told to replace the list.
+        status["podIPs"] = [{"$patch": "replace"}, *({"ip": address} for address in addresses)]
     return {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from testcluster import binaries
 from testcluster.api import Api, ApiError, NotReached
+from testcluster.audits import Request
 from testcluster.control_plane import ControlPlane, node_user
 
 pytestmark = pytest.mark.root
@@ -173,7 +175,9 @@ time.sleep(60)
 """
 
 
-def test_nothing_outlives_a_killed_owner(tmp_path: Path, programs: object, wait_until: Callable[..., None]) -> None:
+def test_nothing_outlives_a_killed_owner(
+    tmp_path: Path, programs: binaries.Binaries, wait_until: Callable[..., None]
+) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
@@ -203,9 +207,9 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def test_a_control_plane_leaves_nothing(tmp_path: Path, programs: object) -> None:
+def test_a_control_plane_leaves_nothing(tmp_path: Path, programs: binaries.Binaries) -> None:
     started = time.monotonic()
-    with ControlPlane(tmp_path) as plane:
+    with ControlPlane(tmp_path, programs=programs) as plane:
         print(f"ready after {time.monotonic() - started:.1f} s")
         bridge = plane.place.bridge
         data = plane._data
@@ -214,3 +218,15 @@ def test_a_control_plane_leaves_nothing(tmp_path: Path, programs: object) -> Non
     assert bridge
     assert not _link_exists(bridge)
     assert not data.exists()
+
+
+def test_requests_are_written_down_by_user(tmp_path: Path, programs: binaries.Binaries) -> None:
+    with ControlPlane(tmp_path, programs=programs, audit=True) as plane:
+        daemon = Api(plane.access("somebody", ["system:masters"]))
+        daemon.patch("/api/v1/namespaces/default", {"metadata": {"labels": {"a": "b"}}})
+        assert daemon.find("/api/v1/namespaces/default/pods/web-0") is None
+        assert plane.requests("somebody") == [
+            Request("patch", "namespaces", "default", "default", 200),
+            Request("get", "pods", "default", "web-0", 404),
+        ]
+        daemon.close()
