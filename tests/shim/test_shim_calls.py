@@ -138,14 +138,12 @@ def test_what_follows_the_answer_is_ignored(shim: Shim, peer: START) -> None:
 )
 def test_an_answer_that_is_none(shim: Shim, peer: START, pieces: bytes, expected: str) -> None:
     server = peer(pieces)
-    for command in ("ADD", "CHECK", "STATUS", "GC"):
-        done = shim.run(command, CONF)
-        assert done.error == {
-            "cniVersion": "1.0.0",
-            "code": 11,
-            "msg": f'read the answer of homeportd at "{shim.socket}": {expected}',
-        }
-    assert len(server.requests) == 4  # a request that was read is never sent twice
+    assert shim.run("ADD", CONF, HOMEPORT_CONNECT_SECONDS="25").error == {
+        "cniVersion": "1.0.0",
+        "code": 11,
+        "msg": f'read the answer of homeportd at "{shim.socket}": {expected}',
+    }
+    assert len(server.requests) == 1, "a request that was read is never sent twice"
 
 
 def test_no_answer_until_the_deadline(shim: Shim, peer: START) -> None:
@@ -156,10 +154,10 @@ def test_no_answer_until_the_deadline(shim: Shim, peer: START) -> None:
         quiet.wait(30)
 
     peer().then(hold)
-    done = shim.run("ADD", CONF, HOMEPORT_TIMEOUT_SECONDS="0.4")
+    done = shim.run("ADD", CONF, HOMEPORT_TIMEOUT_SECONDS=shim.soon)
     quiet.set()
     assert done.error["code"] == 11
-    assert done.error["msg"] == f'call homeportd at "{shim.socket}": found no answer within 0.4 s'
+    assert done.error["msg"] == f'call homeportd at "{shim.socket}": found no answer within {shim.soon} s'
 
 
 def test_a_daemon_that_trickles_does_not_hold_it_past_the_deadline(shim: Shim, peer: START) -> None:
@@ -173,17 +171,17 @@ def test_a_daemon_that_trickles_does_not_hold_it_past_the_deadline(shim: Shim, p
             connection.sendall(b"x")
 
     peer().then(trickle)
-    done = shim.run("ADD", CONF, HOMEPORT_TIMEOUT_SECONDS="0.4")
+    done = shim.run("ADD", CONF, HOMEPORT_TIMEOUT_SECONDS=shim.soon)
     over.set()
-    assert "found no answer within 0.4 s" in done.error["msg"]
+    assert f"found no answer within {shim.soon} s" in done.error["msg"]
 
 
 def test_a_daemon_that_does_not_read_does_not_hold_it_past_the_deadline(shim: Shim, peer: START) -> None:
     over = threading.Event()
     peer().then(silent_until(over))
-    done = shim.run("ADD", b"x" * STDIN_MAX, HOMEPORT_TIMEOUT_SECONDS="0.4")
+    done = shim.run("ADD", b"x" * STDIN_MAX, HOMEPORT_TIMEOUT_SECONDS=shim.soon)
     over.set()
-    assert "found no answer within 0.4 s" in done.error["msg"]
+    assert f"found no answer within {shim.soon} s" in done.error["msg"]
 
 
 def test_a_full_queue_is_waited_for_until_the_deadline(shim: Shim) -> None:
@@ -192,18 +190,18 @@ def test_a_full_queue_is_waited_for_until_the_deadline(shim: Shim) -> None:
         listener.listen(0)
         waiting = socket.socket(socket.AF_UNIX)
         waiting.connect(str(shim.socket))
-        done = shim.run("ADD", CONF, HOMEPORT_TIMEOUT_SECONDS="0.4")
+        done = shim.run("ADD", CONF, HOMEPORT_TIMEOUT_SECONDS=shim.soon)
         waiting.close()
-    assert "found no answer within 0.4 s" in done.error["msg"]
+    assert f"found no answer within {shim.soon} s" in done.error["msg"]
 
 
-def test_a_missing_daemon(shim: Shim) -> None:
-    for command in ("ADD", "CHECK", "STATUS", "GC"):
-        assert shim.run(command, CONF).error == {
-            "cniVersion": "1.0.0",
-            "code": 11,
-            "msg": f'connect to homeportd at "{shim.socket}": found nobody for 0 s: No such file or directory',
-        }
+@pytest.mark.parametrize("command", ["ADD", "CHECK", "STATUS", "GC"])
+def test_a_missing_daemon(shim: Shim, command: str) -> None:
+    assert shim.run(command, CONF).error == {
+        "cniVersion": "1.0.0",
+        "code": 11,
+        "msg": f'connect to homeportd at "{shim.socket}": found nobody for 0 s: No such file or directory',
+    }
 
 
 def test_a_dead_daemons_socket(shim: Shim, peer: START) -> None:
@@ -252,13 +250,6 @@ def test_a_large_request_that_nobody_read_is_sent_again(shim: Shim, peer: START)
     server.then(hang_up, server.replies(answer(b"second")))
     done = shim.run("ADD", b"x" * STDIN_MAX, HOMEPORT_CONNECT_SECONDS="25")
     assert (done.code, done.stdout) == (0, b"second")
-
-
-def test_a_request_that_was_read_is_not_sent_again(shim: Shim, peer: START) -> None:
-    server = peer(b"")
-    done = shim.run("ADD", CONF, HOMEPORT_CONNECT_SECONDS="25")
-    assert done.error["code"] == 11
-    assert server.connections == 1
 
 
 def test_a_daemon_that_always_hangs_up(shim: Shim, peer: START) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.shim.builds import ROOT, Shim, build, make
+from tests.shim.builds import ROOT, WITHOUT_VALGRIND, Shim, build, make
 from tests.shim.peers import Peer, answer
 
 import homeport
@@ -21,7 +21,6 @@ from homeport.daemon import framing
 from homeport.daemon.calls import Reply
 
 START = Callable[..., Peer]
-WITHOUT_VALGRIND = pytest.mark.parametrize("form", ["native", "sanitized", "python"], indirect=True)
 CLOSING = {"stdin": "<&-", "stdout": ">&-", "stderr": "2>&-", "all three": "<&- >&- 2>&-"}
 
 
