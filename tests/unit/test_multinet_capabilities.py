@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -55,10 +58,15 @@ def plugin(kind: str, ipam: str = "", *declared: str, **keys: Any) -> dict[str, 
         *(([plugin("ipvlan", ipam)], IPS, ()) for ipam in ("host-local", "static", "whereabouts")),
         *(([plugin(kind)], MAC, ()) for kind in ("bridge", "macvlan", "tap")),
         ([plugin("ipvlan"), plugin("tuning")], MAC, ()),
-        # a plugin nobody knows may read CNI_ARGS, but nothing else
-        ([plugin("ovn-k8s-cni-overlay")], {**IPS, **MAC}, ()),
-        ([plugin("ipvlan", "our-own-ipam")], IPS, ()),
+        *(([plugin(kind)], MAC, ()) for kind in ("sriov", "ovs", "macvtap", "cnv-bridge", "accelerated-bridge")),
+        # read from the pod's annotation
+        *(([plugin(kind)], {**IPS, **MAC}, ()) for kind in ("ovn-k8s-cni-overlay", "kube-ovn")),
+        ([plugin("macvlan", "kube-ovn")], IPS, ()),
         ([plugin("ovn-k8s-cni-overlay")], {**PORTS, **RATE}, ("portMappings", "bandwidth")),
+        # a plugin nobody knows has to declare what it takes
+        ([plugin("our-own")], {**IPS, **MAC}, ("ips", "mac")),
+        ([plugin("our-own", "", "ips", "mac")], {**IPS, **MAC}, ()),
+        ([plugin("ipvlan", "our-own-ipam")], IPS, ("ips",)),
         # by none
         ([plugin("ipvlan", "dhcp")], IPS, ("ips",)),
         ([plugin("macvlan")], IPS, ("ips",)),
@@ -91,8 +99,12 @@ def test_the_error_names_the_network_the_request_and_what_is_to_be_declared() ->
     assert "unhonouredRequests: Ignore" in caught.value.details
 
 
-def test_every_plugin_of_ours_is_known() -> None:
-    """One that is taken for foreign would be given the benefit of the doubt."""
-    assert [
-        kind for kind in MODULES if capabilities.unhonoured(network(plugin(kind)), select(**IPS, **MAC)) == ()
-    ] == []
+@pytest.mark.parametrize("kind", sorted(MODULES))
+def test_what_is_said_of_our_own_plugins_is_so(kind: str) -> None:
+    """Those that read CNI_ARGS do it by these names, somewhere in their module."""
+    module = import_module(MODULES[kind])
+    parts = [f"{module.__name__}.{part.name}" for part in iter_modules(getattr(module, "__path__", ()))]
+    parts += ["homeport.plugins.whereabouts_conf"] if kind == "whereabouts" else []
+    source = "".join(inspect.getsource(part) for part in (module, *map(import_module, parts)))
+    assert ('args.get("IP"' in source) == (kind in capabilities.READING_IP)
+    assert ('args.get("MAC"' in source) == (kind in capabilities.READING_MAC)

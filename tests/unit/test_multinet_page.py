@@ -59,10 +59,11 @@ def test_the_example_s_replica_has_what_the_page_says() -> None:
         selections.parse(text, "shop")
 
 
-def test_plugins_that_read_cni_args_are_named() -> None:
-    (rule,) = re.findall(r"`IP=` by the IPAM plugins (.*?), `MAC=` by\n(.*?);", PAGE)
-    assert set(re.split(r", | and ", rule[0])) == capabilities.READING_IP
-    assert set(re.split(r", | and ", rule[1])) == capabilities.READING_MAC
+@pytest.mark.parametrize(("request_", "known"), [("ips", capabilities.READING_IP), ("mac", capabilities.READING_MAC)])
+def test_plugins_that_need_not_declare_are_named(request_: str, known: frozenset[str]) -> None:
+    table = PAGE.partition("| request | plugins that need not declare it |")[2].partition("\n\n")[0]
+    (row,) = re.findall(rf"^\| `{request_}` \| (.*) \|$", table, re.MULTILINE)
+    assert sorted(re.split(r"[,;] ", row)) == sorted(known)
 
 
 def test_the_status_is_written_as_shown() -> None:

@@ -2,12 +2,12 @@
 
 NPWG multi-network specification v1.3 §4.1.2.1: a request for which no plugin declares the capability must fail.
 Clusters rely on one more way: `ips` and `mac` are also sent in CNI_ARGS, where some plugins read them without declaring
-anything. So a request is taken as honoured when
+anything. So a request counts as honoured when
 
 - a plugin of the network declares the capability (`"capabilities": {"ips": true}`), or
-- it is `ips`, and the network's IPAM plugin reads `IP` from CNI_ARGS, or
-- it is `mac`, and a plugin reads `MAC` from CNI_ARGS, or
-- it is one of the two, and the network has a plugin which is none of the known ones: it may read CNI_ARGS.
+- it is `ips` or `mac`, and a plugin of the network or its IPAM plugin is one of those known to read it elsewhere.
+
+A plugin that nobody here knows has to declare what it takes.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ from homeport.model.errors import InvalidNetConf
 from homeport.multinet import selections
 from homeport.multinet.selections import NetworkSelection
 
-READING_IP = frozenset({"host-local", "static", "whereabouts"})
-"""IPAM plugins that read `IP` from CNI_ARGS."""
+_READING_ANNOTATION = frozenset({"kube-ovn", "ovn-k8s-cni-overlay"})
+"""Plugins whose controllers read the pod's network selections themselves."""
 
-READING_MAC = frozenset({"bridge", "macvlan", "tap", "tuning"})
-"""Plugins that read `MAC` from CNI_ARGS."""
+READING_IP = frozenset({"host-local", "static", "whereabouts"}) | _READING_ANNOTATION
+"""Plugins that take `ips` without declaring it, most of them from `IP` in CNI_ARGS."""
 
-_READING_NEITHER = frozenset(
-    {
-        *("bandwidth", "dhcp", "dummy", "firewall", "host-device", "ipvlan", "loopback", "passthru", "portmap"),
-        *("ptp", "sbr", "vlan", "vrf"),
-    }
+READING_MAC = (
+    frozenset({"bridge", "macvlan", "tap", "tuning"})
+    | frozenset({"accelerated-bridge", "cnv-bridge", "cnv-tuning", "macvtap", "ovs", "sriov"})
+    | _READING_ANNOTATION
 )
-_KNOWN = READING_IP | READING_MAC | _READING_NEITHER
+"""Plugins that take `mac` without declaring it, most of them from `MAC` in CNI_ARGS."""
+
+_READING: Mapping[str, frozenset[str]] = {"ips": READING_IP, "mac": READING_MAC}
 _SELECTION_KEYS = {"infinibandGUID": "infiniband-guid"}  # where the annotation calls it otherwise
 
 
 def unhonoured(network: ConfList, selection: NetworkSelection) -> tuple[str, ...]:
     """The selection's requests that no plugin of the network can honour, under the names of capabilities."""
+    types = _types(network)
     return tuple(
         capability
         for capability in selections.capability_args(selection)
         if not any(_declares(plugin, capability) for plugin in network.plugins)
-        and not _reads_from_args(network, capability)
+        and types.isdisjoint(_READING.get(capability, frozenset()))
     )
 
 
@@ -66,10 +68,7 @@ def _declares(plugin: Mapping[str, Any], capability: str) -> bool:
     return isinstance(declared, dict) and declared.get(capability) is True
 
 
-def _reads_from_args(network: ConfList, capability: str) -> bool:
-    reading = {"ips": READING_IP, "mac": READING_MAC}.get(capability, frozenset())
-    if not reading:
-        return False
-    types = {plugin.get("type") for plugin in network.plugins}
-    types |= {ipam.get("type") for plugin in network.plugins if isinstance(ipam := plugin.get("ipam"), dict)}
-    return any(kind in reading or kind not in _KNOWN for kind in types if kind)
+def _types(network: ConfList) -> set[str]:
+    """Of the plugins and of their IPAM plugins."""
+    ipam = [plugin.get("ipam") for plugin in network.plugins]
+    return {str(section.get("type")) for section in (*network.plugins, *ipam) if isinstance(section, Mapping)}
