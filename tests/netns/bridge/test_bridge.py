@@ -156,6 +156,18 @@ def test_a_gateways_mac_stays_when_ports_come_and_go(attach: Attach, node: Node,
     assert made["address"] == first.mac
 
 
+def test_a_bridge_that_lost_its_ports_before_it_had_a_mac(attach: Attach, node: Node, ip_json: IpJson) -> None:
+    """As after a plugin that was killed half-way."""
+    attach(bridge="br0").add()
+    for link in ip_json(node.netns, "link", "show", "master", "br0"):
+        node.host.delete_links([link["ifname"]])
+    (before,) = ip_json(node.netns, "link", "show", "dev", "br0")
+    assert before["address"] == "00:00:00:00:00:00"
+    attach(bridge="br0", isGateway=True, ipam=static("10.1.2.3/24")).add()
+    (link,) = ip_json(node.netns, "link", "show", "dev", "br0")
+    assert link["address"] != before["address"]
+
+
 def test_another_gateway_address_needs_force(attach: Attach, node: Node, ip_json: IpJson) -> None:
     attach(isGateway=True, ipam=static("10.1.2.3/24", "fd00:1::3/64")).add()
     other = static("10.7.7.3/24", "fd00:1::3/48")

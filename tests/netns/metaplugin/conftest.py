@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from tests.stand_ins_kubernetes import FakeKubernetes
 
@@ -52,11 +53,15 @@ class Sandbox:
 
 
 class Machine:
-    """One node. `conf` is the runtime's configuration, `home` the directory of everything the node writes."""
+    """One node. `home` is the directory of everything that it writes.
+
+    `conf` is the runtime's configuration, `daemon_config` what the daemon's says beside the directories.
+    """
 
     def __init__(self, shells: Shells, kubernetes: FakeKubernetes, make_netns: MakeNetns, home: Path) -> None:
         self.shells, self.kubernetes, self.home = shells, kubernetes, home
         self.devices = GivenDevices()
+        self.daemon_config: dict[str, Any] = {}
         self.bin_dir, self.conf_dir, self.cni_dir = home / "bin", home / "conf", home / "cni"
         for directory in (self.bin_dir, self.conf_dir):
             directory.mkdir()
@@ -65,9 +70,6 @@ class Machine:
             "cniVersion": "1.1.0",
             "name": "pod-network",
             "type": "homeport",
-            "binDir": str(self.bin_dir),
-            "confDir": str(self.conf_dir),
-            "cniDir": str(self.cni_dir),
             "clusterNetwork": "main",
         }
         self.restart()
@@ -79,6 +81,12 @@ class Machine:
             shells or self.shells,
             kubernetes=self.kubernetes,
             devices=self.devices,
+            daemon_config={
+                "binDir": str(self.bin_dir),
+                "confDir": str(self.conf_dir),
+                "cniDir": str(self.cni_dir),
+                **self.daemon_config,
+            },
             state_dir=self.home / "state",
             root=str(self.home),
         )
@@ -182,6 +190,11 @@ class Machine:
         )
         return Invocation(command=command, attachment=attachment)
 
+    def hotplug(self, command: Command, sandbox: Sandbox, ifname: str) -> Invocation:
+        """A call about another interface than the runtime's."""
+        call = self.invocation(command, sandbox)
+        return msgspec.structs.replace(call, attachment=msgspec.structs.replace(call.attachment, ifname=ifname))
+
     def _nothing(self) -> Attachment:
         return Attachment(container_id="", ifname="", path=(FOREIGN,))
 
@@ -209,9 +222,9 @@ class Machine:
         text = self.kubernetes.pods[pod.ref].annotations.get(STATUS)
         return None if text is None else json.loads(text)
 
-    def is_clean(self, sandbox: Sandbox | None = None) -> bool:
+    def is_clean(self) -> bool:
         """Nothing written about a container, no result, no address."""
-        scratches = [p.name for p in self.cni_dir.glob("*") if p.is_file()] if self.cni_dir.exists() else []
+        scratches = [p for p in self.cni_dir.glob("[!.]*") if p.is_file()] if self.cni_dir.exists() else []
         infos = [p for p in (self.home / "var/run/k8s.cni.cncf.io/devinfo/cni").glob("*")]
         return not (scratches or infos or self.results() or self.addresses() or self.sticky_addresses())
 

@@ -147,22 +147,13 @@ def test_isolated_namespaces(machine: Machine, names: Names) -> None:
     assert names(sandbox.netns) == {"lo", "eth0", "net1"}
 
 
-def test_an_api_server_that_refuses_the_status(machine: Machine, names: Names) -> None:
-    class Refusing:
-        """Answers every question, and takes no annotation: a role that lacks the verb."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(machine.kubernetes, name)
-
-        def write_annotations(self, *_: object) -> bool:
-            raise IOFailure("write annotations of pod apps/web-0: forbidden")
+def test_an_api_server_that_refuses_the_status(machine: Machine, names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> bool:
+        raise IOFailure("write annotations of pod apps/web-0: forbidden")
 
     machine.define("apps/lan", machine.sticky("lan"))
     sandbox = machine.sandbox(machine.pod(networks="lan"))
-    kubernetes = machine.kubernetes
-    machine.kubernetes = Refusing()  # type: ignore[assignment]  # the same port, one verb of it refused
-    machine.restart()
-    machine.kubernetes = kubernetes
+    monkeypatch.setattr(machine.kubernetes, "write_annotations", forbidden)
     with pytest.raises(IOFailure, match="forbidden"):
         machine.add(sandbox)
     assert names(sandbox.netns) == {"lo"}

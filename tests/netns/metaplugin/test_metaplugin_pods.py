@@ -167,7 +167,11 @@ def test_a_type_is_executed_where_the_configuration_says_so(machine: Machine) ->
 def test_a_node_without_kubernetes_attaches_its_delegates(machine: Machine, names: Names) -> None:
     machine.conf |= {"clusterNetwork": "", "delegates": [machine.bridge(), machine.macvlan("lan", "10.93.97.5/20")]}
     machine.plugin = type(machine.plugin)(
-        machine.shells, kubernetes=None, devices=None, state_dir=machine.home / "state"
+        machine.shells,
+        kubernetes=None,
+        devices=None,
+        daemon_config={"cniDir": str(machine.cni_dir)},
+        state_dir=machine.home / "state",
     )
     sandbox = machine.sandbox()
     machine.add(sandbox)

@@ -20,6 +20,7 @@ from homeport.ports import BridgeVlan, Clock, Host, Link
 
 _PORT_TIMEOUT_SECONDS = 2.5
 _PORT_POLL_SECONDS = 0.005
+_NO_MAC = MacAddress("00:00:00:00:00:00")  # of a bridge that lost its last port before its MAC was set
 
 _FORWARDING: dict[Family, str] = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
@@ -89,10 +90,11 @@ def serve(host: Host, conf: BridgeConf, bridge: Link, ips: Sequence[IPConfig]) -
         wanted = gateway_addresses(ips)
         for address in wanted:
             _ensure_address(host, link, address, force=conf.force_address)
-        if link.mac is not None:
+        mac = link.mac if link.mac != _NO_MAC else existing_bridge(host, conf).mac
+        if mac is not None:
             # A bridge whose MAC was never set takes the lowest of its ports' MACs: a gateway's may not change so. Not
             # set before it has a port, since the kernel then leaves its state unknown.
-            host.set_link(link.name, mac=link.mac)
+            host.set_link(link.name, mac=mac)
         families: set[Family] = {address.version for address in wanted}
         for family in sorted(families):
             if forwarding(host, family) != "1":
