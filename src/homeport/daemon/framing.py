@@ -48,9 +48,9 @@ class Sizes(NamedTuple):
         return HEADER_BYTES + self.environment + self.stdin
 
 
-def request_sizes(header: bytes) -> Sizes:
-    """Of the first HEADER_BYTES of a request, so that nothing too long is ever read."""
-    sizes = Sizes(*_header(header, "request"))
+def request_sizes(beginning: bytes) -> Sizes:
+    """Of a request whose first HEADER_BYTES are there, so that nothing too long is ever read."""
+    sizes = Sizes(*_header(beginning, "request"))
     _require_at_most(sizes.environment, MAX_ENVIRONMENT_BYTES, "environment")
     _require_at_most(sizes.stdin, MAX_STDIN_BYTES, "stdin")
     return sizes
@@ -58,7 +58,7 @@ def request_sizes(header: bytes) -> Sizes:
 
 def decode_request(frame: bytes) -> Call:
     """A whole request, no byte more and no byte less."""
-    sizes = request_sizes(frame[:HEADER_BYTES])
+    sizes = request_sizes(frame)
     if len(frame) != sizes.whole:
         raise BadFrame(f"decode request: found {len(frame)} bytes, expected {sizes.whole}")
     end = HEADER_BYTES + sizes.environment
@@ -85,7 +85,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 def decode_reply(frame: bytes) -> Reply:
     """A whole reply, as read until the daemon closed the connection."""
-    exit_code, length = _header(frame[:HEADER_BYTES], "reply")
+    exit_code, length = _header(frame, "reply")
     if exit_code > 255:
         raise BadFrame(f"decode reply: found exit code {exit_code}, expected 0 to 255")
     _require_at_most(length, MAX_STDOUT_BYTES, "stdout")
@@ -94,10 +94,10 @@ def decode_reply(frame: bytes) -> Reply:
     return Reply(exit_code=exit_code, stdout=frame[HEADER_BYTES:])
 
 
-def _header(header: bytes, what: str) -> tuple[int, int]:
-    if len(header) < HEADER_BYTES:
-        raise BadFrame(f"decode {what}: found {len(header)} bytes, expected a header of {HEADER_BYTES}")
-    magic, one, other = _HEADER.unpack(header)
+def _header(frame: bytes, what: str) -> tuple[int, int]:
+    if len(frame) < HEADER_BYTES:
+        raise BadFrame(f"decode {what}: found {len(frame)} bytes, expected a header of {HEADER_BYTES}")
+    magic, one, other = _HEADER.unpack_from(frame)
     if magic != MAGIC:
         raise BadFrame(f"decode {what}: found {magic!r} at its beginning, expected {MAGIC!r}")
     return one, other

@@ -34,7 +34,9 @@ _REASONS = {
     411: "Length Required",
     413: "Content Too Large",
     417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
+    501: "Not Implemented",
 }
 
 CountRequest = Callable[[str, int, str], object]  # (path, status, method)

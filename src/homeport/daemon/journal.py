@@ -101,7 +101,11 @@ class Journal:
 
     def _read_all(self) -> tuple[Entry, ...]:
         try:
-            names = [name for name in os.listdir(self.path) if name.endswith(SUFFIX) and not name.startswith(".")]
+            names = [
+                name
+                for name in os.listdir(self.path)
+                if name.endswith(SUFFIX) and not name.startswith(UNFINISHED_PREFIX)
+            ]
         except FileNotFoundError:
             names = []
         except OSError as e:

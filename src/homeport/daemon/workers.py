@@ -45,7 +45,7 @@ class Workers:
     def submit(self, job: Job, *, key: str = "") -> bool:
         """Takes the job, or says False as too many wait. Jobs without a key wait for a thread only."""
         with self._job_ready:
-            if self._waiting >= self._backlog and not self._is_free(key):
+            if self._running + self._waiting >= self._count + self._backlog and not self._is_free(key):
                 return False
             self._waiting += 1
             if key in self._busy:
