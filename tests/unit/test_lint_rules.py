@@ -177,6 +177,14 @@ FIRING = [
     ("unknown-network", static("vlan0") + workload("«vlan{ordinal}", replicas=3)),
     ("unknown-network", static("vlan0") + workload('\'[{"name": "«vlan{ordinal}"}]\'', replicas=3)),
     ("pool-too-small", SMALL + workload("net@lan{ordinal}", replicas=7)),
+    ("unhonoured-request", POOL + workload('\'[{"name":"«net","mac":"02:00:00:00:00:01"}]\'')),
+    (
+        "unhonoured-request",
+        static("n0")
+        + "---\n"
+        + static("n1")
+        + workload('\'[{"name":"«n{ordinal}","portMappings":[{"hostPort":80}]}]\'', replicas=1),
+    ),
     ("unknown-network", POOL + workload("net,«other")),
     ("unknown-network", POOL + workload("«net", namespace="elsewhere")),
     ("unknown-network", workload("«net")),
@@ -248,8 +256,13 @@ SILENT = {
     + "---\n"
     + static("vlan6")
     + workload('"vlan{ordinal}"', replicas=2).replace("  replicas: 2\n", "  replicas: 2\n  ordinals: {start: 5}\n"),
+    "requests that plugins take": listed(
+        '{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}',
+        '{"type":"portmap","capabilities":{"portMappings":true}}',
+    )
+    + workload('\'[{"name":"net","ips":["10.1.0.5"],"mac":"02:00:00:00:00:01","portMappings":[{"hostPort":80}]}]\''),
     "a template at no replicas": static("vlan0") + workload("vlan{ordinal}", replicas=0),
-    "addresses by ordinal": listed('{"type":"ipvlan","ipam":{"type":"static"}}')
+    "addresses by ordinal": listed('{"type":"macvlan","ipam":{"type":"static"}}')
     + workload('\'[{"name":"net","ips":["10.1.0.{ordinal+5}/24"],"mac":"02:00:00:00:00:{ordinal}"}]\'', replicas=20),
     "a namespace left out matches": POOL.replace(", namespace: ns", "") + workload(namespace="other"),
     "a workload without networks": "kind: Deployment\nmetadata: {name: x}\nspec: {replicas: 3}\n",

@@ -5,15 +5,16 @@ A namespace that a manifest leaves out is the one it will be applied to: it matc
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from homeport.cni import conflists
 from homeport.cni.documents import shown
 from homeport.ipam import policies
 from homeport.ipam.ranges import Range
+from homeport.lint import wishes
 from homeport.lint.catalogue import nearest
 from homeport.lint.findings import Found, Severity, Span
 from homeport.lint.manifests import (
@@ -30,21 +31,9 @@ from homeport.lint.nodes import Node, plain
 from homeport.lint.pools import pools
 from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.rules.wording import said
+from homeport.lint.wishes import Wish
 from homeport.model.errors import CniError
-from homeport.multinet import selections, templates
-from homeport.multinet.selections import NetworkSelection
-
-_MOST_REPLICAS = 10_000  # looked at one by one
-_WORD = re.compile(r"""[^\s,:"'/@\[\]]+""")
-_ANY_NAMESPACE = "default"  # what a selection without a namespace gets when its workload has none
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """A selection, and how many replicas make it. `ordinal` is the first of them if the annotation is a template."""
-
-    selection: NetworkSelection
-    replicas: int
-    ordinal: int | None = None
+from homeport.multinet import capabilities, selections
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -88,24 +77,49 @@ def unknown_network(manifests: Manifests) -> Iterator[Found]:
 
     It may be in the cluster already; then its pods start, but nothing between the two could be checked here.
     """
-    by_name = _by_name(manifests.networks)
+    named = wishes.by_name(manifests.networks)
     for workload in manifests.workloads:
         text = workload.annotations.get(NETWORKS)
         missing: dict[Span, list[Wish]] = {}
-        for wish in _wishes(workload):
-            named = by_name.get(wish.selection.name, [])
-            if text is not None and not any(_selects(workload, wish.selection, n) for n in named):
-                missing.setdefault(_word(text, wish), []).append(wish)
-        for span, wishes in missing.items():
-            first = wishes[0].selection
-            elsewhere = [n.namespace for n in by_name.get(first.name, [])]
-            near = nearest(first.name, tuple(by_name))
+        for wish in wishes.of(workload):
+            if text is not None and wishes.chosen(workload, wish, named) is None:
+                missing.setdefault(wishes.place(text, wish), []).append(wish)
+        for span, lost in missing.items():
+            name = lost[0].selection.name
+            elsewhere = [n.namespace for n in named.get(name, [])]
+            near = nearest(name, tuple(named))
             right = "define it in these files, or lint it together with them"
             if elsewhere:
                 right = f'it is defined in namespace "{elsewhere[0]}"'
-            elif near and wishes[0].ordinal is None:
+            elif near and lost[0].ordinal is None:
                 right = f'did you mean "{near}"?'
-            yield workload.found(span, f"{_missing(workload, wishes)} not in these files", right)
+            yield workload.found(span, f"{_missing(workload, lost)} not in these files", right)
+
+
+@rule("unhonoured-request", Severity.ERROR)
+def unhonoured_request(manifests: Manifests) -> Iterator[Found]:
+    """A network selection asks for something that no plugin of the network takes, such as `ips`.
+
+    A plugin that takes it says so by `"capabilities": {"ips": true}` in its configuration. Those that read `ips` or
+    `mac` without, such as whereabouts and macvlan, are known (docs/networks.md). Pods with such a request do not start,
+    unless the nodes are told to drop it (`unhonouredRequests`).
+    """
+    named = wishes.by_name(manifests.networks)
+    for workload in manifests.workloads:
+        text = workload.annotations.get(NETWORKS)
+        told: set[tuple[int, int]] = set()
+        for wish in wishes.of(workload):
+            network = wishes.chosen(workload, wish, named)
+            if text is None or network is None or (wish.entry, id(network)) in told:
+                continue
+            told.add((wish.entry, id(network)))
+            asked = _unhonoured(network, wish)
+            if asked:
+                yield workload.found(
+                    wishes.place(text, wish),
+                    f'a request for {", ".join(map(shown, asked))}, which no plugin of network "{network.name}" takes',
+                    f'expected "capabilities": {{"{asked[0]}": true}} in one of them',
+                )
 
 
 @rule("pool-too-small", Severity.ERROR)
@@ -220,8 +234,8 @@ def bad_duration(manifests: Manifests) -> Iterator[Found]:
 
 def _unreadable_selection(workload: Workload, key: str, text: Embedded) -> Iterator[Found]:
     try:
-        for ordinal in _ordinals(workload, text):
-            _parse(workload, key, text, ordinal)
+        for ordinal in wishes.ordinals(workload, text):
+            wishes.parse(workload, key, text, ordinal)
     except CniError as e:
         if selections.is_json(text.scalar.text) and text.slips:
             for slip in text.slips:
@@ -230,62 +244,26 @@ def _unreadable_selection(workload: Workload, key: str, text: Embedded) -> Itera
             yield workload.found(text.scalar.span(Span(0, len(text.scalar.text))), *said(e))
 
 
-def _wishes(workload: Workload) -> Iterator[Wish]:
-    """What the annotation asks for, each entry's replicas apart if it is a template."""
-    text = workload.annotations.get(NETWORKS)
-    if text is None:
-        return
-    for ordinal in _ordinals(workload, text):
-        try:
-            wanted = _parse(workload, NETWORKS, text, ordinal)
-        except CniError:
-            return  # annotation-syntax says it
-        for selection in wanted:
-            yield Wish(selection, workload.replicas if ordinal is None else 1, ordinal)
-
-
-def _ordinals(workload: Workload, text: Embedded) -> Iterable[int | None]:
-    """The replicas that read the annotation differently; None for all of them at once."""
-    if workload.kind != "StatefulSet" or not templates.is_template(text.scalar.text):
-        return (None,)
-    return range(workload.first, workload.first + min(max(workload.replicas, 1), _MOST_REPLICAS))
-
-
-def _parse(workload: Workload, key: str, text: Embedded, ordinal: int | None) -> tuple[NetworkSelection, ...]:
-    namespace = workload.namespace or _ANY_NAMESPACE
-    if key == DEFAULT_NETWORK:
-        return (selections.parse_default(text.scalar.text, namespace, ordinal=ordinal),)
-    return selections.parse(text.scalar.text, namespace, ordinal=ordinal)
-
-
-def _by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:
-    """The definitions that pods can select."""
-    named: dict[str, list[Network]] = {}
-    for network in networks:
-        if network.manifest is not None:
-            named.setdefault(network.name, []).append(network)
-    return named
-
-
-def _selects(workload: Workload, selection: NetworkSelection, network: Network) -> bool:
-    unsaid = workload.namespace is None and selection.namespace == _ANY_NAMESPACE
-    return unsaid or network.namespace in (None, selection.namespace)
+def _unhonoured(network: Network, wish: Wish) -> tuple[str, ...]:
+    """The requests, under the names of capabilities; none of a network that other rules find fault with."""
+    try:
+        parsed = conflists.parse(plain(network.config) if network.config else {}, default_name=network.name)
+    except CniError:
+        return ()
+    return capabilities.unhonoured(parsed, wish.selection)
 
 
 def _asks(manifests: Manifests) -> Iterator[Ask]:
     """One for each entry and network, its replicas added up."""
-    by_name = _by_name(manifests.networks)
+    named = wishes.by_name(manifests.networks)
     for workload in manifests.workloads:
         asks: dict[tuple[int, int], Ask] = {}
-        entries: dict[int | None, int] = {}
-        for wish in _wishes(workload):
-            entry = entries[wish.ordinal] = entries.get(wish.ordinal, -1) + 1
-            named = by_name.get(wish.selection.name, [])
-            network = next((n for n in named if _selects(workload, wish.selection, n)), None)
+        for wish in wishes.of(workload):
+            network = wishes.chosen(workload, wish, named)
             if network is not None:
-                before = asks.get((entry, id(network)))
+                before = asks.get((wish.entry, id(network)))
                 replicas = wish.replicas + (before.replicas if before else 0)
-                asks[entry, id(network)] = Ask(workload, network, replicas, bool(wish.selection.ips))
+                asks[wish.entry, id(network)] = Ask(workload, network, replicas, bool(wish.selection.ips))
         yield from asks.values()
 
 
@@ -339,29 +317,14 @@ def _named(workload: Workload) -> str:
     return f"{workload.kind} {shown(workload.name)}"
 
 
-def _missing(workload: Workload, wishes: Sequence[Wish]) -> str:
+def _missing(workload: Workload, lost: Sequence[Wish]) -> str:
     """The networks of one place in an annotation, with their verb."""
-    first = wishes[0]
-    unsaid = workload.namespace is None and first.selection.namespace == _ANY_NAMESPACE
-    name = first.selection.name if unsaid else f"{first.selection.namespace}/{first.selection.name}"
-    if first.ordinal is None:
+    name, ordinal = wishes.full_name(workload, lost[0]), lost[0].ordinal
+    if ordinal is None:
         return f'network "{name}" is'
-    if len(wishes) == 1:
-        return f'network "{name}" of replica {first.ordinal} is'
-    return f'network "{name}" of replica {first.ordinal}, and those of {len(wishes) - 1} more, are'
-
-
-def _word(text: Embedded, wish: Wish) -> Span:
-    """Where a network's name stands in an annotation, as it is written there."""
-    written = text.scalar.text
-    for word in _WORD.finditer(written):
-        try:
-            named = templates.expand(word[0], wish.ordinal, "")
-        except CniError:
-            continue
-        if named == wish.selection.name:
-            return text.scalar.span(Span(word.start(), word.end()))
-    return text.scalar.span(Span(0, len(written)))
+    if len(lost) == 1:
+        return f'network "{name}" of replica {ordinal} is'
+    return f'network "{name}" of replica {ordinal}, and those of {len(lost) - 1} more, are'
 
 
 def _counted(usable: int) -> str:

@@ -1,0 +1,94 @@
+"""What workloads ask of networks, replica by replica. No I/O.
+
+A namespace that a manifest leaves out is the one it will be applied to: it matches any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from homeport.lint.findings import Span
+from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, Embedded, Network, Workload
+from homeport.model.errors import CniError
+from homeport.multinet import selections, templates
+from homeport.multinet.selections import NetworkSelection
+
+_MOST_REPLICAS = 10_000  # looked at one by one
+_WORD = re.compile(r"""[^\s,:"'/@\[\]]+""")
+ANY_NAMESPACE = "default"  # what a selection without a namespace gets when its workload has none
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What replicas want by one entry of their annotation. Where it is a template it is one replica's, `ordinal`."""
+
+    entry: int
+    selection: NetworkSelection
+    replicas: int
+    ordinal: int | None = None
+
+
+def of(workload: Workload) -> Iterator[Wish]:
+    """What the annotation asks for, each entry's replicas apart if it is a template."""
+    text = workload.annotations.get(NETWORKS)
+    if text is None:
+        return
+    for ordinal in ordinals(workload, text):
+        try:
+            wanted = parse(workload, NETWORKS, text, ordinal)
+        except CniError:
+            return  # annotation-syntax says it
+        for entry, selection in enumerate(wanted):
+            yield Wish(entry, selection, workload.replicas if ordinal is None else 1, ordinal)
+
+
+def ordinals(workload: Workload, text: Embedded) -> Iterable[int | None]:
+    """The replicas that read the annotation differently; None for all of them at once."""
+    if workload.kind != "StatefulSet" or not templates.is_template(text.scalar.text):
+        return (None,)
+    return range(workload.first, workload.first + min(max(workload.replicas, 1), _MOST_REPLICAS))
+
+
+def parse(workload: Workload, key: str, text: Embedded, ordinal: int | None) -> tuple[NetworkSelection, ...]:
+    """What the annotation `key` says to the replica; raises what pods would be told."""
+    namespace = workload.namespace or ANY_NAMESPACE
+    if key == DEFAULT_NETWORK:
+        return (selections.parse_default(text.scalar.text, namespace, ordinal=ordinal),)
+    return selections.parse(text.scalar.text, namespace, ordinal=ordinal)
+
+
+def by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:
+    """The definitions that pods can select."""
+    named: dict[str, list[Network]] = {}
+    for network in networks:
+        if network.manifest is not None:
+            named.setdefault(network.name, []).append(network)
+    return named
+
+
+def chosen(workload: Workload, wish: Wish, named: Mapping[str, Sequence[Network]]) -> Network | None:
+    """The definition that the wish selects, of those `by_name` gave."""
+    unsaid = workload.namespace is None and wish.selection.namespace == ANY_NAMESPACE
+    found = named.get(wish.selection.name, ())
+    return next((n for n in found if unsaid or n.namespace in (None, wish.selection.namespace)), None)
+
+
+def full_name(workload: Workload, wish: Wish) -> str:
+    """The network's name, with its namespace where that is said."""
+    unsaid = workload.namespace is None and wish.selection.namespace == ANY_NAMESPACE
+    return wish.selection.name if unsaid else f"{wish.selection.namespace}/{wish.selection.name}"
+
+
+def place(text: Embedded, wish: Wish) -> Span:
+    """Where a network's name stands in an annotation, as it is written there."""
+    written = text.scalar.text
+    for word in _WORD.finditer(written):
+        try:
+            named = templates.expand(word[0], wish.ordinal, "")
+        except CniError:
+            continue
+        if named == wish.selection.name:
+            return text.scalar.span(Span(word.start(), word.end()))
+    return text.scalar.span(Span(0, len(written)))
