@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -226,11 +226,18 @@ class HomeportNode:
         }
         return {kind: names for kind, names in found.items() if names}
 
+    def await_nothing_left(self, seconds: float = 20.0) -> None:
+        """Until `leftovers` finds nothing; what is done in the background may take a moment."""
+        deadline = time.monotonic() + seconds
+        while left := self.leftovers():
+            assert time.monotonic() < deadline, f"{self.name} after {seconds:g} s: left {left}"
+            time.sleep(0.02)
+
     def log(self) -> str:
         """What the daemon said."""
         return self.disk.log.read_text() if self.disk.log.exists() else ""
 
-    def wait(self, condition: Any, seconds: float, what: str) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() >= deadline:

@@ -90,7 +90,7 @@ def test_strangers_take_what_is_free_and_give_it_back(cluster: Cluster, make_nod
     cluster.delete_deployment("job")
     cluster.await_gone()
     assert allocations(disks / "allocations.db") == {}
-    node.wait(lambda: node.leftovers() == {}, 20, "nothing is left")
+    node.await_nothing_left()
 
 
 def test_a_network_that_is_missing_or_cannot_do_it_is_named(cluster: Cluster, make_node: MakeNode) -> None:
@@ -115,7 +115,7 @@ def test_a_network_that_is_missing_or_cannot_do_it_is_named(cluster: Cluster, ma
     cluster.delete_statefulset("early")
     cluster.delete_statefulset("wants")
     cluster.await_gone()
-    node.wait(lambda: node.leftovers() == {}, 20, "nothing is left")
+    node.await_nothing_left()
 
 
 def test_all_verbs(cluster: Cluster, make_node: MakeNode) -> None:

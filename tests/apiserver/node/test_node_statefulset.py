@@ -142,7 +142,7 @@ def test_a_statefulset_keeps_its_addresses(cluster: Cluster, make_node: MakeNode
     cluster.delete_statefulset("web")
     cluster.await_gone()
     for node in nodes.values():
-        node.wait(lambda n=node: n.leftovers() == {}, 20, f"nothing is left: {node.leftovers()}")
+        node.await_nothing_left()
         assert node.kubelet.failures == []
         node.stop_daemon()
     kept = {cidr.partition("/")[0] for found in own.values() for (cidr,) in found.values()}

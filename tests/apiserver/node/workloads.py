@@ -111,6 +111,16 @@ class Cluster:
         self.wait(done, f"{count} pods run")
         return self.running()
 
+    def await_status(self, name: str, addresses: Mapping[str, list[str]]) -> None:
+        """Until the pod's annotation and its status tell of these addresses, by interface and without prefix."""
+
+        def told() -> bool:
+            text = self.status(name)
+            found = {status["interface"]: status["ips"] for status in json.loads(text)} if text else {}
+            return found == addresses and [self.pod(name)["status"].get("podIP")] == addresses["eth0"]
+
+        self.wait(told, f"the status of {name} tells of {addresses}")
+
     def await_gone(self) -> None:
         """Until there are no pods."""
         self.wait(lambda: not self.pods(), "no pods are left")
