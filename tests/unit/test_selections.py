@@ -90,6 +90,17 @@ def test_wishes_under_the_names_of_capabilities() -> None:
     assert selections.capability_args(select("a")) == selections.args(select("a")) == {}
 
 
+def test_wishes_are_written_as_plugins_know_them() -> None:
+    """Both ports and all four rates are always there; a limit of nothing is no wish."""
+    asked = '[{"name":"a","portMappings":[{"hostPort":80}],"bandwidth":{"egressRate":1}},{"name":"a","bandwidth":{}}]'
+    first, second = selections.parse(asked, "pods")
+    assert selections.capability_args(first) == {
+        "portMappings": [{"hostPort": 80, "containerPort": 0}],
+        "bandwidth": {"ingressRate": 0, "ingressBurst": 0, "egressRate": 1, "egressBurst": 0},
+    }
+    assert selections.capability_args(second) == {}
+
+
 @pytest.mark.parametrize("mac", ["0a:58:0a:00:00:01", "0A-58-0A-00-00-01", "0a58.0a00.0001"])
 def test_hardware_addresses_as_go_reads_them(mac: str) -> None:
     assert selections.parse(json.dumps([{"name": "a", "mac": mac}]), "p")[0].mac == "0a:58:0a:00:00:01"

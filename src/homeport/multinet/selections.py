@@ -27,21 +27,27 @@ DEFAULT_ANNOTATION = "v1.multus-cni.io/default-network"
 
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _HARDWARE_BYTES = (6, 8, 20)  # Ethernet, EUI-64 and InfiniBand GUID, IP over InfiniBand
-_TOLD_EMPTY = ("default-route", "bandwidth")  # where an empty value says something else than none
+_TOLD_EMPTY = "default-route"  # where an empty value says something else than none
 _WHERE = '"{ordinal}" works in name, interface, ips and mac only'
 
 
-class PortMapping(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A port of the node led to one of the container. Also the wire form of the capability `portMappings`."""
+class PortMapping(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A port of the node led to one of the container."""
 
     host_port: int = 0
     container_port: int = 0
     protocol: str = ""
     host_ip: str = msgspec.field(name="hostIP", default="")
 
+    def wire(self) -> dict[str, Any]:
+        """As the capability `portMappings` has it: both ports always, the rest where it is said."""
+        said = {"protocol": self.protocol, "hostIP": self.host_ip}
+        ports = {"hostPort": self.host_port, "containerPort": self.container_port}
+        return ports | {key: value for key, value in said.items() if value}
 
-class Bandwidth(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Rates in bits a second, bursts in bits. Also the wire form of the capability `bandwidth`."""
+
+class Bandwidth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Rates in bits a second, bursts in bits; zero is no limit. Also the wire form of the capability `bandwidth`."""
 
     ingress_rate: int = 0
     ingress_burst: int = 0
@@ -119,13 +125,13 @@ def encode(selection: NetworkSelection) -> dict[str, Any]:
         "ips": [str(ip) for ip in selection.ips],
         "mac": selection.mac,
         "infiniband-guid": selection.infiniband_guid,
-        "portMappings": [msgspec.to_builtins(mapping) for mapping in selection.port_mappings],
+        "portMappings": [mapping.wire() for mapping in selection.port_mappings],
         "bandwidth": msgspec.to_builtins(selection.bandwidth),
         "deviceID": selection.device_id,
         "cni-args": dict(selection.cni_args),
         "default-route": None if selection.default_route is None else [str(ip) for ip in selection.default_route],
     }
-    return {key: value for key, value in encoded.items() if value or (key in _TOLD_EMPTY and value is not None)}
+    return {key: value for key, value in encoded.items() if value or (key == _TOLD_EMPTY and value is not None)}
 
 
 def decode(entry: Any, at: str) -> NetworkSelection:
@@ -136,8 +142,8 @@ def decode(entry: Any, at: str) -> NetworkSelection:
 def capability_args(selection: NetworkSelection) -> dict[str, Any]:
     """What the selection asks of plugins, under the names of the CNI conventions' capabilities."""
     wanted = {
-        "portMappings": [msgspec.to_builtins(mapping) for mapping in selection.port_mappings],
-        "bandwidth": msgspec.to_builtins(selection.bandwidth),
+        "portMappings": [mapping.wire() for mapping in selection.port_mappings],
+        "bandwidth": msgspec.to_builtins(selection.bandwidth) if selection.bandwidth != Bandwidth() else None,
         "ips": [str(ip) for ip in selection.ips],
         "mac": selection.mac,
         "infinibandGUID": selection.infiniband_guid,
