@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import os
 import re
@@ -170,6 +171,40 @@ def test_two_processes_lose_no_line_to_rotation_or_compression(tmp_path: Path) -
     assert {line.split()[0].decode() for line in lines} == {f"{w}-{n}" for w in "ab" for n in range(count)}
     assert len(lines) == 2 * count, "and none twice"
     assert all(re.fullmatch(rb"[ab]-\d+ \.{40}", line) for line in lines)
+
+
+def someone_waits_for(path: Path) -> bool:
+    """Whether a lock on the file is held and another asked for: `1: -> FLOCK ... MAJOR:MINOR:INODE` in proc(5)."""
+    inode = f":{path.stat().st_ino} "
+    return any("-> FLOCK" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_a_part_that_another_process_still_writes_to_is_not_compressed(tmp_path: Path, wait_until: WaitUntil) -> None:
+    part = tmp_path / "x-2026-03-04T05-06-07.089.log"
+    with open(part, "ab", buffering=0) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b"one\n")
+        log = opened(tmp_path / "x.log", compress=True)
+        log.write(b"elsewhere\n")
+        wait_until(lambda: someone_waits_for(part))
+        other.write(b"two\n")
+    wait_until(lambda: not part.exists())
+    assert contents(Path(f"{part}.gz")) == b"one\ntwo\n"
+    log.close()
+
+
+def test_a_line_never_goes_to_a_file_that_was_put_aside_meanwhile(tmp_path: Path, wait_until: WaitUntil) -> None:
+    log = opened(tmp_path / "x.log")
+    log.write(b"one\n")
+    with open(tmp_path / "x.log", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer = threading.Thread(target=log.write, args=(b"two\n",))
+        writer.start()
+        wait_until(lambda: someone_waits_for(tmp_path / "x.log"))
+        (tmp_path / "x.log").rename(tmp_path / "x-2026-03-04T05-06-07.089.log")
+    writer.join()
+    assert (tmp_path / "x.log").read_bytes() == b"two\n"
+    assert (tmp_path / "x-2026-03-04T05-06-07.089.log").read_bytes() == b"one\n"
 
 
 def test_threads_of_one_process_share_a_handler(tmp_path: Path) -> None:
