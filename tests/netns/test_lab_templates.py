@@ -14,17 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.root
 
-REPLICAS = 3
-DEFINITION = """\
----
-apiVersion: k8s.cni.cncf.io/v1
-kind: NetworkAttachmentDefinition
-metadata: {{name: vlan{n}, namespace: shop}}
-spec:
-  config: '{{"cniVersion":"0.4.0","name":"vlan{n}","plugins":[
-    {{"type":"macvlan","master":"eth1","ipam":{{"type":"static","addresses":[{{"address":"10.13.19.{address}/24","gateway":"10.13.19.1"}}]}}}},
-    {{"type":"sbr"}}]}}'
-"""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "ordinal.yaml"
 ANYONE = """\
 ---
 apiVersion: k8s.cni.cncf.io/v1
@@ -74,14 +64,18 @@ def addresses(link: dict[str, Any]) -> list[str]:
 
 
 def test_each_replica_takes_the_definition_of_its_number(lab: Lab) -> None:
-    definitions = "".join(DEFINITION.format(n=n, address=10 + n) for n in range(REPLICAS))
-    web = WORKLOAD.format(kind="StatefulSet", replicas=REPLICAS, networks="vlan{ordinal}")
-    lab("up", "-f", "-", "--nodes", "2", stdin=definitions + web)
+    lab("up", "-f", str(EXAMPLE), "--nodes", "2")
     for again in range(2):
-        for n in range(REPLICAS):
+        for n in range(2):
             assert addresses(interface(lab, n)) == [f"10.13.19.{10 + n}/24"]
         if not again:
             lab("delete", "pod", "--all")
+
+
+def test_a_replica_too_many_says_which_network_it_lacks(lab: Lab) -> None:
+    lab("up", "-f", str(EXAMPLE))
+    assert 'find network "testnamespace/vlan2"' in lab("scale", "statefulset/web", "--replicas", "3", code=1)
+    assert addresses(interface(lab, 1)) == ["10.13.19.11/24"]
 
 
 def test_name_address_and_mac_follow_the_number(lab: Lab) -> None:
