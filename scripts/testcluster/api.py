@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import urllib3
 from ruamel.yaml import YAML
@@ -127,8 +128,6 @@ class Api:
         return Watch(answer)
 
     def _url(self, path: str, parameters: Mapping[str, str] | None) -> str:
-        from urllib.parse import urlencode
-
         return f"{self._server}{path}" + (f"?{urlencode(parameters)}" if parameters else "")
 
     # --- manifests -------------------------------------------------------------------------------------------------

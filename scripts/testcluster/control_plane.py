@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -38,6 +39,7 @@ class Timing:
 
 
 USUAL = Timing()
+_ETCD_BYTES = 1 << 30
 
 
 def node_user(node: str) -> str:
@@ -48,6 +50,11 @@ def node_user(node: str) -> str:
 def kubelet_user(node: str) -> str:
     """The user that a node's kubelet is (the name that Kubernetes' own node authorizer expects)."""
     return f"system:node:{node}"
+
+
+def _memory_is_roomy() -> bool:
+    """Whether a database fits there; in containers it is often 64 MiB."""
+    return os.access(_SHM, os.W_OK) and shutil.disk_usage(_SHM).free > _ETCD_BYTES
 
 
 def _usual_groups(user: str) -> tuple[str, ...]:
@@ -105,8 +112,9 @@ class ControlPlane:
         self._guard = Guard()
         try:
             self._place = places.claim(self._guard)
-            memory = os.path.isdir(_SHM) and os.access(_SHM, os.W_OK)
-            self._data = Path(tempfile.mkdtemp(prefix="homeport-etcd-", dir=_SHM if memory else self.folder))
+            self._data = Path(
+                tempfile.mkdtemp(prefix="homeport-etcd-", dir=_SHM if _memory_is_roomy() else self.folder)
+            )
             self._guard.on_death("rm", "-rf", str(self._data))
             self._authority.found([self._place.loopback, self._place.api_address])
             self._authority.give_tokens(self._tokens)
@@ -162,7 +170,7 @@ class ControlPlane:
             server.start()
             started.append((server, port))
         for server, port in started:
-            server.wait(lambda p=port: answers_ok(host, p, "/healthz", ca=ca), READY_SECONDS)  # type: ignore[misc]
+            server.wait(partial(answers_ok, host, port, "/healthz", ca=ca), READY_SECONDS)
 
     # --- outages -------------------------------------------------------------------------------------------------
 

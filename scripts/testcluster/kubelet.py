@@ -7,8 +7,8 @@ Running and Ready. Each pod has a thread; any number of kubelets may live in one
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +83,26 @@ class Kubelet:
             wait_for(self._node.is_schedulable, seconds, f"node {self.name} is schedulable")
 
     def stop(self) -> None:
-        """Ends the process, orderly or not: sandboxes stay, as when a kubelet is restarted. Idempotent."""
+        """Ends when plugins that run have ended; sandboxes stay, as when a kubelet is restarted. Idempotent."""
+        for thread in self._end():
+            thread.join()
+        self._api.close()
+
+    def kill(self) -> None:
+        """The node loses power: every process on it dies, namespaces and links are gone, its disk stays. Idempotent."""
+        threads = self._end()
+
+        def have_ended() -> bool:  # each may wait for a plugin, or be about to start one
+            for thread in threads:
+                thread.join(0.01)
+            return not any(thread.is_alive() for thread in threads)
+
+        self.machine.power_off(have_ended)
+        self.stop()
+        self.runtime.lose_all()
+
+    def _end(self) -> list[threading.Thread]:
+        """Tells every thread to end."""
         self._stopping.set()
         self._connected.set()
         self._close_watch()
@@ -91,18 +110,7 @@ class Kubelet:
             workers = list(self._workers.values())
         for worker in workers:
             worker.wake()
-        for thread in [*self._threads, *(worker.thread for worker in workers)]:
-            thread.join()
-        self._threads = []
-        self._api.close()
-
-    def kill(self) -> None:
-        """The node loses power: every process on it dies, namespaces and links are gone, its disk stays."""
-        self._stopping.set()
-        self.machine.power_off()  # first: it ends the plugins that threads of ours wait for
-        self.stop()
-        self.runtime.lose_all()
-        self.machine.power_off()  # what a thread had just started
+        return [*self._threads, *(worker.thread for worker in workers)]
 
     def partition(self) -> None:
         """It and the API server no longer hear each other; pods run on."""
@@ -298,13 +306,10 @@ class _PodWorker:
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Until it is true; `AssertionError` after `seconds`."""
-    waiting = threading.Event()
-    for _ in range(int(seconds / 0.05)):
-        with contextlib.suppress(NotReached):
-            if condition():
-                return
-        waiting.wait(0.05)
-    raise AssertionError(f"still not so after {seconds:g} s: {what}")
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {seconds:g} s: {what}"
+        time.sleep(0.02)
 
 
 def _path(pod: Json) -> str:

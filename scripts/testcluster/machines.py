@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from testcluster.control_plane import ControlPlane
 from testcluster.guarding import Guard
@@ -101,15 +101,18 @@ class Machine:
             netns=self.netns,
         )
 
-    def power_off(self) -> None:
-        """Every process in it is killed and its links are gone; idempotent."""
+    def power_off(self, is_dead: Callable[[], bool] = lambda: True) -> None:
+        """Its links are gone and every process in it is killed, again and again until `is_dead`; idempotent."""
         if not os.path.exists(self.path):
             return
-        kill_all(self.netns)
-        ip(f"link delete {self._host_end}")  # the kernel would take its time
-        if os.path.exists(path_of(self._segment.netns)):
-            ip(f"link delete {self._host_end}", netns=self._segment.netns)
-        delete_namespace(self.netns)
+        with open(self.path, "rb") as held:  # so that its inode names no other namespace meanwhile
+            ip(f"link delete {self._host_end}")  # the kernel would take its time
+            if os.path.exists(path_of(self._segment.netns)):
+                ip(f"link delete {self._host_end}", netns=self._segment.netns)
+            delete_namespace(self.netns)  # before the killing, so that nothing can be started in it after that
+            kill_all(os.fstat(held.fileno()).st_ino)
+            while not is_dead():
+                kill_all(os.fstat(held.fileno()).st_ino)
 
     def close(self) -> None:
         self.power_off()
@@ -128,11 +131,11 @@ class Machine:
             )
 
 
-def kill_all(netns: str) -> None:
-    """SIGKILL to every process whose network is this namespace."""
-    listed = subprocess.run(["ip", "netns", "pids", netns], capture_output=True, text=True, check=False)
-    for pid in listed.stdout.split():
+def kill_all(namespace: int) -> None:
+    """SIGKILL to every process whose network is the namespace with this inode."""
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            os.kill(int(pid), signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+            if os.stat(f"/proc/{pid}/ns/net").st_ino == namespace:
+                os.kill(int(pid), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended meanwhile, or is a stranger's

@@ -161,8 +161,7 @@ class Runtime:
                 cache=self._cache,
                 capability_args=sandbox.capability_args,
             )
-        kill_all(sandbox.netns)
-        delete_namespace(sandbox.netns)
+        _take_down(sandbox)
         self._record_of(sandbox).unlink(missing_ok=True)
         self._recorded.pop(sandbox.container_id, None)
 
@@ -203,9 +202,7 @@ class Runtime:
     def lose_all(self) -> None:
         """What a power cut does: namespaces and processes are gone, files stay."""
         for sandbox in self.sandboxes():
-            if sandbox.exists:
-                kill_all(sandbox.netns)
-                delete_namespace(sandbox.netns)
+            _take_down(sandbox)
 
     def _attachment(self, sandbox: Sandbox) -> Attachment:
         return Attachment(
@@ -247,6 +244,13 @@ class Runtime:
     def _write_log(self, stderr: bytes) -> None:
         with self._log_lock, self._log.open("ab") as log:
             log.write(stderr)
+
+
+def _take_down(sandbox: Sandbox) -> None:
+    """The namespace and every process in it; idempotent."""
+    if sandbox.exists:
+        kill_all(os.stat(sandbox.path).st_ino)
+        delete_namespace(sandbox.netns)
 
 
 class _NewNamespaces:

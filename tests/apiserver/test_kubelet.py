@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,6 +299,30 @@ def test_a_node_that_lost_power_comes_back_with_new_containers(
         ("DEL", ""),
         ("ADD", sandbox_of(again, namespace, "web-0").path),
     ]
+
+
+def test_a_power_cut_does_not_wait_for_plugins(
+    admin: Api,
+    namespace: str,
+    make_machine: MakeMachine,
+    make_kubelet: MakeKubelet,
+    recorder: Recorder,
+    wait_until: WaitUntil,
+) -> None:
+    plugin = recorder.bin_dir / "recorder"
+    plugin.write_text(PLUGIN + "sleep 100\n")
+    kubelet = make_kubelet(
+        make_machine("node-a"), recorder.config, bin_dirs=[recorder.bin_dir], environ=recorder.environ
+    )
+    statefulset(admin, namespace, "web", 1)
+    wait_until(recorder.verbs, SECONDS)
+    (sandbox,) = kubelet.runtime.sandboxes()
+    cut = threading.Thread(target=kubelet.kill)
+    cut.start()
+    cut.join(SECONDS)
+    assert not cut.is_alive()
+    assert not sandbox.exists
+    assert kubelet.runtime.sandboxes() == [sandbox], "its disk remembers what DEL is owed to"
 
 
 def test_a_partitioned_node_keeps_its_pods_and_is_given_up(
