@@ -190,6 +190,15 @@ def test_a_result_that_cannot_be_kept(machine: Machine, names: Names) -> None:
     assert machine.is_clean()
 
 
+def test_a_scratch_file_that_cannot_be_written(machine: Machine, names: Names) -> None:
+    machine.cni_dir.write_text("a file where the directory should be")
+    sandbox = machine.sandbox(machine.pod())
+    with pytest.raises(IOFailure, match=f"write {machine.scratch(sandbox)}"):
+        machine.add(sandbox)
+    assert names(sandbox.netns) == {"lo"}
+    assert machine.addresses() == []
+
+
 def test_a_record_that_cannot_be_kept(machine: Machine, names: Names) -> None:
     (machine.home / "state").write_text("a file where the directory should be")
     sandbox = machine.sandbox(machine.pod())
