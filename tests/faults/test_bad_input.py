@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 
 WaitUntil = Callable[..., None]
 ALL = sorted(registry.MODULES)
-MAIN = sorted(set(ALL) - {"host-local", "static", "whereabouts", "sbr"})
+MAIN = sorted(set(ALL) - {"host-local", "static", "whereabouts", "sbr", "passthru"})
 
 
 @dataclass(frozen=True)
