@@ -102,12 +102,9 @@ class Api:
         content_type: str = "application/json",
     ) -> Json:
         headers = {**self._headers, "Content-Type": content_type} if body is not None else self._headers
-        try:
-            answer = self._pool.request(
-                method, self._url(path, parameters), body=None if body is None else json.dumps(body), headers=headers
-            )
-        except urllib3.exceptions.HTTPError as e:
-            raise NotReached(f"{method} {path}: {e}") from e
+        answer = self._answer(
+            method, self._url(path, parameters), body=None if body is None else json.dumps(body), headers=headers
+        )
         if answer.status >= 400:
             raise ApiError(method, path, answer.status, answer.data)
         decoded: Json = json.loads(answer.data)
@@ -117,15 +114,20 @@ class Api:
         """Events of a list from its `resourceVersion` on, until the server or `Watch.close` ends it."""
         url = self._url(path, {**parameters, "watch": "true"})
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=None)
-        try:
-            answer = self._pool.request("GET", url, headers=self._headers, preload_content=False, timeout=timeout)
-        except urllib3.exceptions.HTTPError as e:
-            raise NotReached(f"watch {path}: {e}") from e
+        answer = self._answer("GET", url, headers=self._headers, preload_content=False, timeout=timeout)
         if answer.status >= 400:
             body = answer.read()
             answer.release_conn()
             raise ApiError("WATCH", path, answer.status, body)
         return Watch(answer)
+
+    def _answer(self, method: str, url: str, **options: Any) -> urllib3.BaseHTTPResponse:
+        """Raises `NotReached` without the cause: its traceback would keep the broken connection open."""
+        try:
+            return self._pool.request(method, url, **options)
+        except urllib3.exceptions.HTTPError as e:
+            reason = str(e)
+        raise NotReached(f"{method} {url}: {reason}")
 
     def _url(self, path: str, parameters: Mapping[str, str] | None) -> str:
         return f"{self._server}{path}" + (f"?{urlencode(parameters)}" if parameters else "")
