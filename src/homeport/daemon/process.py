@@ -85,7 +85,7 @@ def run(config: Path | None, signals: Signals) -> int:
         daemon = Daemon(found, socket, signals, reload=reload)
         lock = inherited.lock
     if lock is not None and daemon.serve() is Stop.FOR_SUCCESSOR:
-        _become_successor(socket, lock)
+        _become_successor(socket, lock, signals)
     if socket.is_gone():
         raise IOFailure(f"socket {socket.path}: somebody removed it")
     socket.remove()
@@ -128,9 +128,11 @@ def _require_privilege() -> None:
 # --- hot restart -------------------------------------------------------------------------------------------------
 
 
-def _become_successor(socket: Socket, lock: int) -> NoReturn:
+def _become_successor(socket: Socket, lock: int, signals: Signals) -> NoReturn:
     """The same process with the program as it is on the disk now; the socket and the lock stay open."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the successor listens: they wait for it
+    if signals.stop is Stop.FOR_GOOD:  # it came after the last call was served: the successor is to end, in good order
+        os.kill(os.getpid(), signal.SIGTERM)
     handed_on = Inherited(socket.listener.fileno(), lock, str(socket.path), socket.inode)
     for descriptor in (handed_on.listener, handed_on.lock):
         os.set_inheritable(descriptor, True)
