@@ -55,11 +55,11 @@ class Connection:
         self._prefix = config.path_prefix
         plain = _connected(config.host, config.port, until)
         try:
-            self._lever = socket.socket(fileno=os.dup(plain.fileno()))
             self._socket = plain if material.context is None else _secured(plain, material.context, config, until)
         except BaseException:
             plain.close()
             raise
+        self._lever = socket.socket(fileno=os.dup(self._socket.fileno()))
 
     def ask(self, request: Request, authorization: str | None, until: float) -> Answer:
         """The whole answer; after an exception the connection is of no more use."""
@@ -140,10 +140,8 @@ class Connection:
         self._socket.sendall(sent)
         while True:
             event = self._event(until)
-            if isinstance(event, h11.Response):
+            if isinstance(event, h11.Response):  # and no interim answer
                 return event
-            if not isinstance(event, h11.InformationalResponse):
-                raise h11.RemoteProtocolError("the connection was closed before an answer")
 
     def _pieces(self, until: float) -> Iterator[bytes]:
         while True:
@@ -156,7 +154,10 @@ class Connection:
     def _event(self, until: float) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._limit(until)
-            self._http.receive_data(self._socket.recv(_RECEIVE_BYTES))
+            received = self._socket.recv(_RECEIVE_BYTES)
+            if not received and self._http.their_state is h11.SEND_RESPONSE:
+                raise h11.RemoteProtocolError("the connection was closed before an answer")
+            self._http.receive_data(received)
         return event
 
     def _limit(self, until: float) -> None:

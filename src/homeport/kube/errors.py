@@ -86,6 +86,16 @@ def may_be_another(code: int, body: bytes) -> bool:
     )
 
 
+def is_ending_namespace(code: int, body: bytes) -> bool:
+    """Whether nothing can be created as the namespace is being deleted."""
+    status = decode_status(body) if code == 403 else None
+    return (
+        status is not None
+        and status.details is not None
+        and any(cause.reason == "NamespaceTerminating" for cause in status.details.causes or ())
+    )
+
+
 def refused(request: Request, code: int, body: bytes, *, place: str) -> CniError:
     """What an answer that is not a success means to the caller."""
     status = decode_status(body)

@@ -20,7 +20,7 @@ from homeport.kube import errors, requests
 from homeport.kube.requests import Request
 from homeport.kube.sending import Sender
 from homeport.kube.watching import Backoff
-from homeport.model.errors import CniError, InternalError, TryAgainLater
+from homeport.model.errors import CniError, InternalError, IOFailure, TryAgainLater
 from homeport.ports import Event
 
 COMPONENT = "homeport"
@@ -31,6 +31,7 @@ _MESSAGE_MAX = 1024  # bytes; the API server refuses longer ones
 _REASON_MAX = 128
 _GENERATED = 17  # of a name: a dot and 16 hex digits
 _SEND_SECONDS = 5.0
+_REFUSALS_MAX = 5
 _BURST, _PER_SECOND = 50.0, 25.0
 _LINGER_SECONDS = 0.02  # in which ADDs have the processor, and repeats are counted together
 
@@ -44,6 +45,7 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
     first: datetime
     last: datetime
     stored: bool = False  # whether the object is there already
+    refusals: int = 0
 
 
 def request_of(occurrence: Occurrence, node: str) -> Request:
@@ -108,7 +110,7 @@ class Gathering:
 
     def sent(self, occurrence: Occurrence) -> None:
         """The API server has it; repeats are counted on the same object."""
-        stored = msgspec.structs.replace(occurrence, stored=True)
+        stored = msgspec.structs.replace(occurrence, stored=True, refusals=0)
         again = self._waiting.get(occurrence.event)
         if again is not None:  # it happened while it was being sent
             count = stored.count + again.count
@@ -181,6 +183,14 @@ class EventSender:
             except TryAgainLater as e:
                 self._trouble(e)
                 self._put_back(occurrence, backoff.next())
+            except IOFailure as e:
+                # An API server that has just started forbids everything until it has read its roles.
+                self._trouble(e)
+                again = msgspec.structs.replace(occurrence, refusals=occurrence.refusals + 1)
+                if again.refusals < _REFUSALS_MAX:
+                    self._put_back(again, backoff.next())
+                else:
+                    self._failed += 1
             except CniError as e:
                 self._failed += 1
                 self._trouble(e)
@@ -212,6 +222,8 @@ class EventSender:
             request = request_of(occurrence, self._node)
             answer = self._sender.ask(request, seconds=self._seconds())
         exists = request.verb == "create" and answer.code == 409
+        if errors.is_ending_namespace(answer.code, answer.body):
+            return  # with everything in it
         if answer.code not in (200, 201) and not exists:
             raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
         with self._changed:

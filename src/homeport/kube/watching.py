@@ -37,7 +37,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     watch_seconds: tuple[int, int] = (240, 360)
     grace_seconds: float = 15.0
     first_pause_seconds: float = 0.2
-    most_pause_seconds: float = 30.0
+    most_pause_seconds: float = 10.0
 
 
 USUAL = Timing()
