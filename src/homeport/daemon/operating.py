@@ -31,6 +31,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOCK_PAUSE_SECONDS = 0.02
 _SPARE_CONNECTIONS = 256
 _STATUS_SECONDS = 5.0
+_RECORDS_SECONDS = 60.0
 
 
 class Signals:
@@ -117,6 +118,7 @@ class Daemon:
         background = (
             Repeating("journal", delivery.go_through, seconds=delivering.POLL_SECONDS),
             Repeating("network statuses", node.meta.deliver_pending, seconds=_STATUS_SECONDS),
+            Repeating("records of pods", node.meta.forget_gone_pods, seconds=_RECORDS_SECONDS),
         )
         for work in background:
             work.start()

@@ -144,6 +144,18 @@ class MetaPlugin:
         self._records.forget(uid)
         log.info("pod is gone", pod=str(ref), uid=uid)
 
+    def forget_gone_pods(self) -> None:
+        """Those that went away while nobody watched them, as far as the API server says so now."""
+        if self._kubernetes is None:
+            return
+        for record in self._records.all():
+            try:
+                pod = self._kubernetes.pod(record.pod.ref)
+            except TryAgainLater:
+                return
+            if pod is None or pod.uid != record.pod.uid:
+                self.forget_pod(record.pod.ref, record.uid)
+
     def recall(self, ref: PodRef) -> Pod | None:
         """The pod as it was when it was last added here; None when none of this name was, or it is proven gone."""
         record = self._records.recall(ref)

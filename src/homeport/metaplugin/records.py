@@ -89,9 +89,9 @@ class PodRecords:
         """Of a pod that is proven gone, under either of its UIDs; idempotent."""
         with self._lock:
             known = self._loaded()
-            for record in [r for r in known.values() if uid in (r.uid, r.pod.uid)]:
-                node_files.remove(self._path(record.uid))
-                del known[record.uid]
+            for name in {uid, *(r.uid for r in known.values() if uid in (r.uid, r.pod.uid))}:
+                node_files.remove(self._path(name))
+                known.pop(name, None)
 
     def all(self) -> Sequence[PodRecord]:
         """Every pod that was added here and is not proven gone."""

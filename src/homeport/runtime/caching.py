@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from homeport.model.results import Result
 DEFAULT_DIR = "/var/lib/cni"
 _KIND = "cniCacheV1"
 _DIR_MODE = 0o700
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -114,6 +115,7 @@ class ResultCache:
         except CniError:
             pass
         try:
+            _begun(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
         except NotADirectoryError:
             return
@@ -160,16 +162,25 @@ class ResultCache:
 
 
 def _replace(path: Path, contents: bytes) -> None:
-    """Atomic. Not synced to disk: after a power cut the containers are gone too, and DEL does without the cache."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)  # mode 0600
+    """Atomic. Not synced to disk: after a power cut the containers are gone too, and DEL does without the cache.
+
+    What a writer that was killed had begun goes with the next write or with the entry.
+    """
+    begun = _begun(path)
+    begun.unlink(missing_ok=True)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(os.open(begun, _NEW, 0o600), "wb") as file:
             file.write(contents)
-        os.replace(temporary, path)
+        os.replace(begun, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            begun.unlink()
         raise
+
+
+def _begun(path: Path) -> Path:
+    """Where its next contents are written, a name that is never too long."""
+    return path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.new")
 
 
 def _read(path: Path) -> bytes | None:

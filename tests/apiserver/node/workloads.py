@@ -53,6 +53,14 @@ class Cluster:
             spec["podManagementPolicy"] = "Parallel"
         self.api.create(f"/apis/apps/v1/namespaces/{self.namespace}/{kind}", {"metadata": {"name": name}, "spec": spec})
 
+    def create_pod(self, pod: Json) -> Json:
+        """As it was made."""
+        return self.api.create(self._pods, pod)
+
+    def forget_pod(self, name: str) -> None:
+        """Removes its object at once: no kubelet is asked."""
+        self.api.delete(f"{self._pods}/{name}", grace_seconds=0)
+
     def scale(self, name: str, replicas: int) -> None:
         self.api.patch(f"{self._set(name)}/scale", {"spec": {"replicas": replicas}}, MERGE)
 
