@@ -135,10 +135,12 @@ def test_one_that_no_server_can_take_does_not_stop_the_others(bench: Bench, wait
 
 def test_many_threads_emit_and_all_is_counted(bench: Bench, wait_until: WaitUntil) -> None:
     bench.client.start(watching=False)
-    threads = [
-        threading.Thread(target=lambda: [bench.client.emit(event(n)) for n in range(5) for _ in range(20)])
-        for _ in range(4)
-    ]
+
+    def emit() -> None:
+        for n in range(100):
+            bench.client.emit(event(n % 5))
+
+    threads = [threading.Thread(target=emit) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
