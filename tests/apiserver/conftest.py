@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2] / "scripts"))
-
 from testcluster import binaries
 from testcluster.api import Api
 from testcluster.control_plane import USUAL, ControlPlane, Timing, kubelet_user
