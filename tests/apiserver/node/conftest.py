@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from testcluster.api import Api
 from testcluster.control_plane import ControlPlane
-from tests.apiserver.node.nodes import DAEMON, HomeportNode
+from testcluster.homeport_node import DAEMON, HomeportNode
 from tests.apiserver.node.workloads import Cluster
 from tests.shim.builds import build
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.apiserver.node.nodes import addresses, allocations, ip_json, links, pings
+from testcluster.homeport_node import addresses, allocations, ip_json, links, pings
 from tests.apiserver.node.workloads import Cluster
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from testcluster.api import Api
 from testcluster.control_plane import ControlPlane
-from tests.apiserver.node.nodes import HomeportNode, addresses, files
+from testcluster.homeport_node import HomeportNode, addresses, files
 from tests.apiserver.node.workloads import Cluster
 
 from homeport.model.errors import TryAgainLater

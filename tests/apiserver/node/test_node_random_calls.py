@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from testcluster.homeport_node import HomeportNode, addresses, allocations
 from testcluster.sandboxes import Sandbox
-from tests.apiserver.node.nodes import HomeportNode, addresses, allocations
 from tests.apiserver.node.workloads import NETWORKS, Cluster
 
 from homeport.model.errors import CniError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.apiserver.node.nodes import HomeportNode, addresses, allocations, links, pings
+from testcluster.homeport_node import HomeportNode, addresses, allocations, links, pings
 from tests.apiserver.node.workloads import Cluster
 
 if TYPE_CHECKING:

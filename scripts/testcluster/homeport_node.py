@@ -26,7 +26,7 @@ from testcluster.kubelet import Kubelet
 from testcluster.machines import Machine
 from testcluster.sandboxes import Runtime, Sandbox
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 DAEMON = (sys.executable, "-m", "homeport.daemon")
 FOREIGN = "/usr/lib/cni"  # the reference plugins, as Debian installs them
 READY_SECONDS = 20.0
