@@ -65,7 +65,7 @@ class HomeportNode:
     """`number` makes the pod network's subnet, 10.77.NUMBER.0/24. `store` is the file of allocations all nodes share.
 
     `settings` go over the daemon's configuration file, `server` stands in for the API server's URL in its kubeconfig,
-    `environ` is added to the shim's environment.
+    `environ` is added to the shim's environment, `daemon_environ` to the daemon's.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class HomeportNode:
         server: str = "",
         environ: Mapping[str, str] | None = None,
         daemon: Sequence[str] = DAEMON,
+        daemon_environ: Mapping[str, str] | None = None,
     ) -> None:
         self.name = machine.name
         self.machine = machine
@@ -88,6 +89,7 @@ class HomeportNode:
         self.store = store
         self.daemon: subprocess.Popen[bytes] | None = None
         self._plane = plane
+        self._daemon_environ = daemon_environ or {}
         self._argv = (*daemon, "--config", str(self.disk.config_file))
         self._install(shim)
         self._write_configurations(number, server, dict(settings or {}))
@@ -161,7 +163,12 @@ class HomeportNode:
 
     def launch_daemon(self) -> None:
         """Returns at once."""
-        environ = {"PATH": os.environ["PATH"], "HOMEPORT_NODE": self.name, "PYTHONPATH": str(ROOT / "src")}
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOMEPORT_NODE": self.name,
+            "PYTHONPATH": str(ROOT / "src"),
+            **self._daemon_environ,
+        }
         self.daemon = self.machine.start(self._argv, environ=environ, log=str(self.disk.log))
 
     def is_ready(self) -> bool:

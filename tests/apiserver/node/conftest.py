@@ -32,6 +32,7 @@ class MakeNode(Protocol):
         server: str = "",
         environ: Mapping[str, str] | None = None,
         daemon: Sequence[str] = DAEMON,
+        daemon_environ: Mapping[str, str] | None = None,
     ) -> HomeportNode:
         """`plane` is by default this worker's; see `HomeportNode` for the rest."""
 
@@ -79,6 +80,7 @@ def make_node(
         server: str = "",
         environ: Mapping[str, str] | None = None,
         daemon: Sequence[str] = DAEMON,
+        daemon_environ: Mapping[str, str] | None = None,
     ) -> HomeportNode:
         where = plane or control_plane
         node = HomeportNode(
@@ -92,6 +94,7 @@ def make_node(
             server=server,
             environ=environ,
             daemon=daemon,
+            daemon_environ=daemon_environ,
         )
         made.append((node, where))
         if start:

@@ -61,6 +61,11 @@ class Cluster:
         """Removes its object at once: no kubelet is asked."""
         self.api.delete(f"{self._pods}/{name}", grace_seconds=0)
 
+    def bind(self, pod: str, node: str) -> None:
+        """What the scheduler does."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+        self.api.create(f"{self._pods}/{pod}/binding", {"metadata": {"name": pod}, "target": target})
+
     def scale(self, name: str, replicas: int) -> None:
         self.api.patch(f"{self._set(name)}/scale", {"spec": {"replicas": replicas}}, MERGE)
 
@@ -94,6 +99,10 @@ class Cluster:
             for name, pod in self.pods().items()
             if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
         }
+
+    def is_going(self, name: str) -> bool:
+        """Whether the pod's deletion has begun."""
+        return "deletionTimestamp" in self.pod(name)["metadata"]
 
     def uids(self) -> set[str]:
         return {pod["metadata"]["uid"] for pod in self.pods().values()}
