@@ -1,7 +1,8 @@
 """`python -m benchmarks`: Homeport against the Go plugins, as ratios in one run. Figures, never a pass or a fail.
 
 The same attachment, macvlan + host-local + sbr, by Homeport in one process, by Homeport's executables, and by the Go
-executables of Debian's containernetworking-plugins; the bare netlink calls are the floor of them all.
+executables of Debian's containernetworking-plugins; the bare netlink calls are the floor of them all. And whole pods
+on a node: shim, daemon and a real API server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from benchmarks.measuring import figures, in_rounds
 from benchmarks.netlink_floor import FLOOR, BareNetlink
 from benchmarks.report import Report
 
-from benchmarks import allocating, profiling, report, stage, starting
+from benchmarks import allocating, node, profiling, report, shim_starting, stage, starting
 
 GO_PLUGINS = Path("/usr/lib/cni")
 LIBRARY, OURS, GO = "ours, in-process", "ours, executables", "Go executables"
@@ -30,7 +31,7 @@ IMPORTS_SHOWN = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works (about 20 s)")
+    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works (about 40 s)")
     parser.add_argument("--rounds", type=int, default=40, help="rounds of every comparison (default: 40)")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
@@ -38,7 +39,7 @@ def main() -> None:
     stage.enter(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="homeport-bench-") as folder:
         rounds, levels = (4, LEVELS[:2]) if args.quick else (args.rounds, LEVELS)
-        measured = measure(Path(folder), rounds=rounds, levels=levels)
+        measured = measure(Path(folder), rounds=rounds, levels=levels, pods=8 if args.quick else node.MANY)
     if args.write:
         report.write_page(measured)
     print(
@@ -46,7 +47,7 @@ def main() -> None:
     )
 
 
-def measure(folder: Path, *, rounds: int, levels: tuple[int, ...]) -> Report:
+def measure(folder: Path, *, rounds: int, levels: tuple[int, ...], pods: int) -> Report:
     """The whole run; everything it makes is in `folder` and in the stage's namespaces."""
     bin_dir = folder / "bin"
     stage.run(str(Path(sys.executable).with_name("homeport")), "install", "--bin-dir", str(bin_dir))
@@ -64,6 +65,8 @@ def measure(folder: Path, *, rounds: int, levels: tuple[int, ...]) -> Report:
     acts[FLOOR] = _verbs(BareNetlink(FLOOR, floor_pod), floor_pod)
     attachments = in_rounds(acts, rounds)
     starts = in_rounds({e.name: {"process start": e.ask_version} for e in executables}, rounds)
+    (folder / "shim").mkdir()
+    shim = shim_starting.measure(folder / "shim", rounds=5 * rounds)
     pod = stage.make_pod("alone")
     stats = profiling.profile(partial(library.add, pod), partial(library.delete, pod), PROFILED)
     return Report(
@@ -72,6 +75,7 @@ def measure(folder: Path, *, rounds: int, levels: tuple[int, ...]) -> Report:
             *figures(attachments, alternative=GO),
             *figures(starts, alternative=GO),
             *figures(allocating.measure(folder, pod, levels, rounds), alternative=""),
+            *shim_starting.shim_figures(shim),
         ],
         memory=[
             starting.of_library(LIBRARY, folder / "memory", pod),
@@ -80,6 +84,8 @@ def measure(folder: Path, *, rounds: int, levels: tuple[int, ...]) -> Report:
         shares=profiling.shares(stats),
         hottest=profiling.hottest(stats, PROFILED, 15),
         imports=starting.slowest_imports(ours, pod, IMPORTS_SHOWN),
+        node=None if missing else node.run(rounds, pods),
+        shim_peak_kib=shim.peak_kib,
         missing=missing,
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 from benchmarks.measuring import Figure, Spread
+from benchmarks.node import NodeReport
 from benchmarks.profiling import Hot, Share
 from benchmarks.starting import Memory
 
@@ -24,6 +26,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     shares: list[Share]
     hottest: list[Hot]
     imports: list[tuple[str, float]]
+    node: NodeReport | None = None
+    shim_peak_kib: Mapping[str, int] = {}
     missing: list[str] = []
 
 
@@ -36,41 +40,26 @@ def machine() -> str:
     return f"{cpus} CPUs ({model}), Linux {platform.release()}, Python {platform.python_version()}"
 
 
-def tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def tables(report: Report) -> list[Table]:
     """(title, headers, rows) in order of interest; empty ones are left out."""
     found = [
+        *(_of_node(report.node) if report.node else []),
+        _times("Time", report.figures),
         (
-            "Time",
-            ["what", "who", "median ms", "min..max", "ratio", "min..max", "against", "rounds"],
-            [
-                [
-                    f.what,
-                    f.who,
-                    _ms(f.ms.median),
-                    f"{_ms(f.ms.min)}..{_ms(f.ms.max)}",
-                    f"{f.ratio.median:.2f}" if f.ratio else "-",
-                    _range(f.ratio),
-                    f.alternative or "-",
-                    str(f.rounds),
-                ]
-                for f in report.figures
-            ],
+            "Memory of the shim while it waits",
+            ["who", "KiB"],
+            [[who, str(peak)] for who, peak in report.shim_peak_kib.items()],
         ),
         (
             "Memory of an ADD: the largest process at its peak",
             ["who", "MiB", "processes an ADD"],
             [[m.who, f"{m.peak_mib:.1f}", str(m.processes)] for m in report.memory],
         ),
-        (
-            "Where an in-process ADD's time goes",
-            ["where", "share"],
-            [[s.where, f"{s.share:.0%}"] for s in report.shares if s.share >= 0.005],
-        ),
-        (
-            "Hottest functions of an in-process ADD, under the profiler",
-            ["function", "own ms", "with callees", "calls"],
-            [[h.function, f"{h.own_ms:.3f}", f"{h.whole_ms:.3f}", f"{h.calls:g}"] for h in report.hottest],
-        ),
+        _shares("Where an in-process ADD's time goes", report.shares),
+        _hottest("Hottest functions of an in-process ADD, under the profiler", report.hottest),
         (
             "Slowest imports of an executable's ADD, each with what it imports",
             ["module", "ms"],
@@ -78,6 +67,60 @@ def tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
         ),
     ]
     return [table for table in found if table[2]]
+
+
+def _of_node(node: NodeReport) -> list[Table]:
+    return [
+        _times("A pod on a node", node.figures),
+        (
+            "A pod on a node: the 95th percentile",
+            ["what", "who", "ms"],
+            [[what, who, _ms(ms)] for what, by in node.p95.items() for who, ms in by.items()],
+        ),
+        (
+            "Many pods on a node",
+            ["what", "who", "pods/s", "slowest ms"],
+            [[b.what, b.who, f"{b.pods_a_second:.0f}", f"{b.slowest_ms:.0f}"] for b in node.bursts],
+        ),
+        (
+            "Requests of an ADD to the API server, events included",
+            ["request", "an ADD"],
+            [[what, f"{count:.2f}"] for what, count in node.requests.items()],
+        ),
+        (
+            "Memory with many pods at once: the daemon and every process started, shims included",
+            ["who", "sum of resident sets, MiB", "anonymous, MiB", "processes"],
+            [[m.who, f"{m.sum_mib:.0f}", f"{m.anonymous_mib:.0f}", str(m.processes)] for m in node.memory],
+        ),
+        _shares("Where the time of the daemon's ADD goes", node.shares),
+        _hottest("Hottest functions of the daemon's ADD, under the profiler", node.hottest),
+    ]
+
+
+def _times(title: str, found: Sequence[Figure]) -> Table:
+    rows = [
+        [
+            f.what,
+            f.who,
+            _ms(f.ms.median),
+            f"{_ms(f.ms.min)}..{_ms(f.ms.max)}",
+            f"{f.ratio.median:.2f}" if f.ratio else "-",
+            _range(f.ratio),
+            f.alternative or "-",
+            str(f.rounds),
+        ]
+        for f in found
+    ]
+    return title, ["what", "who", "median ms", "min..max", "ratio", "min..max", "against", "rounds"], rows
+
+
+def _shares(title: str, shares: Sequence[Share]) -> Table:
+    return title, ["where", "share"], [[s.where, f"{s.share:.0%}"] for s in shares if s.share >= 0.005]
+
+
+def _hottest(title: str, hottest: Sequence[Hot]) -> Table:
+    rows = [[h.function, f"{h.own_ms:.3f}", f"{h.whole_ms:.3f}", f"{h.calls:g}"] for h in hottest]
+    return title, ["function", "own ms", "with callees", "calls"], rows
 
 
 def text(report: Report) -> str:
