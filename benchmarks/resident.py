@@ -1,4 +1,4 @@
-"""The memory of a group of processes while something runs: sums over the daemon, its children, and what else was started."""
+"""The memory of processes while something runs: sums over the daemon, its children, and what else was started."""
 
 from __future__ import annotations
 
