@@ -24,7 +24,7 @@ from homeport.daemon.journal import Journal
 from homeport.daemon.process import main
 from homeport.host.kernel import Kernel
 from homeport.kube.client import KubernetesClient
-from homeport.metaplugin import node_files
+from homeport.runtime import node_files
 from homeport.runtime.caching import ResultCache
 from homeport.stores.disk import DiskAllocations
 from homeport.stores.sqlite import SqliteStore
@@ -37,6 +37,7 @@ STEPS: Mapping[type | ModuleType, str] = {
     DiskAllocations: "reserve release",
     ResultCache: "save forget",
     node_files: "replace remove",
+    os: "replace",  # between the writing of a file and its appearing under its name
     Journal: "write remove",
     KubernetesClient: "write_annotations",
 }

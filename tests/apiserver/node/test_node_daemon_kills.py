@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 DYING = (sys.executable, str(Path(__file__).with_name("dying_daemon.py")))
 STEPS = {
     "ADD": "Kernel.create_veth Kernel.create_macvlan Kernel.add_address Kernel.add_rule SqliteStore.replace "
-    "DiskAllocations.reserve ResultCache.save node_files.replace KubernetesClient.write_annotations answer",
+    "DiskAllocations.reserve ResultCache.save node_files.replace os.replace KubernetesClient.write_annotations answer",
     "DEL": "Kernel.delete_links SqliteStore.replace DiskAllocations.release ResultCache.forget node_files.remove "
     "answer",
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from testcluster.api import Api
 from testcluster.control_plane import ControlPlane
 from testcluster.homeport_node import HomeportNode, addresses, files
+from tests.apiserver.node.proxies import Proxy
 from tests.apiserver.node.workloads import Cluster
 
 from homeport.model.errors import TryAgainLater
@@ -45,15 +47,6 @@ def unknown_pod(cluster: Cluster) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {"containers": []}}
 
 
-def forget(node: HomeportNode, container_id: str) -> None:
-    """All that Homeport wrote down of a container and its pod, as if its disk had failed."""
-    for path in files(node.disk.cni_dir):
-        if container_id in path.name:
-            path.unlink()
-    for path in files(node.disk.state_dir / "pods"):
-        path.unlink()
-
-
 @pytest.mark.timeout(240)
 def test_an_api_server_that_is_stopped_or_paused(private_control_plane: ControlPlane, make_node: MakeNode) -> None:
     plane = private_control_plane
@@ -75,7 +68,8 @@ def test_an_api_server_that_is_stopped_or_paused(private_control_plane: ControlP
         assert found["web-1"]["net1"] == ["10.93.97.13/20"]
         with pytest.raises(TryAgainLater):
             node.runtime.run_sandbox(unknown_pod(cluster))
-        assert len(node.runtime.sandboxes()) == 2, "its DEL succeeded"
+        assert len(node.runtime.sandboxes()) == 2, "its DEL was answered"
+        assert files(node.disk.journal), "nobody knows yet what it had"
 
         end()
         for name, interfaces in found.items():
@@ -90,3 +84,59 @@ def test_an_api_server_that_is_stopped_or_paused(private_control_plane: ControlP
     node.await_nothing_left()
     node.kubelet.stop()
     admin.close()
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[Proxy]:
+    """Before this worker's API server."""
+    made = Proxy(control_plane)
+    yield made
+    made.close()
+
+
+def test_an_api_server_that_refuses(cluster: Cluster, proxy: Proxy, make_node: MakeNode) -> None:
+    front(cluster)
+    node = make_node("node-a", server=proxy.url)
+    cluster.statefulset("web", 1, "front")
+    cluster.await_running(1)
+
+    # 409: the status is written again later, and the pod does not wait for that
+    proxy.refuse = lambda method, path: 409 if method == "PATCH" and path.endswith("/status") else 0
+    found = restart_sandbox(node, cluster, "web-0")
+    assert any("/status 409" in refused for refused in proxy.refused)
+    proxy.refuse = lambda _method, _path: 0
+    bare = {ifname: [ip.partition("/")[0] for ip in ips] for ifname, ips in found.items()}
+    cluster.await_status("web-0", bare)
+
+    # 410: the watch's version is too old; what it missed is found by a list
+    gone = iter([410] * 2)
+    proxy.refuse = lambda _method, path: next(gone, 0) if "watch=" in path else 0
+    proxy.end_watches()
+    cluster.scale("web", 0)
+    cluster.await_gone()
+    node.await_nothing_left()
+    cluster.scale("web", 1)
+    cluster.await_running(1)
+    assert [refused for refused in proxy.refused if refused.endswith(" 410")]
+
+    # 429, with the time to wait: every question is asked again
+    many = iter([429] * 4)
+    proxy.refuse = lambda method, _path: next(many, 0) if method in ("GET", "PATCH") else 0
+    before = len(node.kubelet.failures)
+    assert restart_sandbox(node, cluster, "web-0")["net1"] == ["10.93.97.12/20"]
+    assert len(node.kubelet.failures) == before
+    proxy.refuse = lambda _method, _path: 0
+
+    # 500 to everything: as if it were away
+    proxy.refuse = lambda _method, _path: 500
+    proxy.end_watches()
+    found = restart_sandbox(node, cluster, "web-0")
+    assert found["net1"] == ["10.93.97.12/20"]
+    with pytest.raises(TryAgainLater):
+        node.runtime.run_sandbox(unknown_pod(cluster))
+    proxy.refuse = lambda _method, _path: 0
+    bare = {ifname: [ip.partition("/")[0] for ip in ips] for ifname, ips in found.items()}
+    cluster.await_status("web-0", bare)
+    cluster.delete_statefulset("web")
+    cluster.await_gone()
+    node.await_nothing_left(SECONDS)
