@@ -115,9 +115,9 @@ def test_an_entry_that_cannot_be_read_is_not_absent(tmp_path: Path, contents: st
 def test_an_entry_that_is_a_directory(tmp_path: Path) -> None:
     cache = ResultCache(tmp_path)
     cache.path(KEY).mkdir(parents=True)
-    with pytest.raises(IOFailure, match=r"read cached result .*Is a directory"):
+    with pytest.raises(IOFailure, match=r"read .*Is a directory"):
         cache.load(KEY)
-    with pytest.raises(IOFailure, match="remove cached result"):
+    with pytest.raises(IOFailure, match="remove "):
         cache.forget(KEY)
     with pytest.raises(IOFailure, match="save result of container"):
         cache.save(ENTRY)

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from homeport.metaplugin import node_files
 from homeport.model.errors import CniError
 from homeport.multinet import devices
 from homeport.multinet.delegates import Delegate
+from homeport.runtime import node_files
 
 _COPY_MODE = 0o444
 

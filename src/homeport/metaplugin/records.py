@@ -15,12 +15,12 @@ import msgspec
 from homeport.cni import documents
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import NodeState, Pod, WorkloadState
-from homeport.metaplugin import node_files
 from homeport.model.errors import CniError, DecodeFailure, TryAgainLater
 from homeport.model.names import PodRef, is_identifier
 from homeport.multinet import scratch
 from homeport.multinet.delegates import Delegate
 from homeport.ports import Cluster
+from homeport.runtime import node_files
 
 
 class PodRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from homeport.cni.invocations import Attachment
-from homeport.metaplugin import node_files
 from homeport.model.errors import DecodeFailure, InvalidEnvironment
 from homeport.model.names import is_identifier
 from homeport.multinet import scratch
 from homeport.multinet.delegates import Delegate
+from homeport.runtime import node_files
 
 _ASIDE = ".unreadable-"
 

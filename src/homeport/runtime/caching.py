@@ -6,10 +6,6 @@ So a runtime's attachment can be deleted by us and ours by it. One file an attac
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +13,13 @@ from typing import Any
 import msgspec
 
 from homeport.cni import documents, versions
-from homeport.model.errors import CniError, DecodeFailure, InvalidEnvironment, IOFailure, StoreFull
+from homeport.model.errors import CniError, DecodeFailure, InvalidEnvironment
 from homeport.model.names import AttachmentKey
 from homeport.model.results import Result
+from homeport.runtime import node_files
 
 DEFAULT_DIR = "/var/lib/cni"
 _KIND = "cniCacheV1"
-_DIR_MODE = 0o700
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CachedAttachment(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,16 +87,15 @@ class ResultCache:
             result=dict(attachment.result),
         )
         try:
-            self.directory.mkdir(mode=_DIR_MODE, parents=True, exist_ok=True)
-            _replace(path, msgspec.json.encode(entry))
-        except OSError as e:
-            kind = StoreFull if e.errno in _FULL else IOFailure
-            raise kind(f"save result of {_named(key)} in {path}: {os.strerror(e.errno or 0)}") from e
+            node_files.replace(path, msgspec.json.encode(entry))
+        except CniError as error:
+            error.msg = f"save result of {_named(key)}: {error.msg}"
+            raise
 
     def load(self, key: AttachmentKey) -> CachedAttachment | None:
         """The entry, None when there is none; raises `IOFailure` or `DecodeFailure` when it cannot be read."""
         path = self.path(key)
-        contents = _read(path)
+        contents = node_files.read(path)
         return None if contents is None else _decode(contents, path, key)
 
     def forget(self, key: AttachmentKey) -> None:
@@ -114,13 +107,7 @@ class ResultCache:
             return
         except CniError:
             pass
-        try:
-            _begun(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-        except NotADirectoryError:
-            return
-        except OSError as e:
-            raise IOFailure(f"remove cached result {path}: {os.strerror(e.errno or 0)}") from e
+        node_files.remove(path)
 
     def attachments(self, network: str) -> tuple[tuple[CachedAttachment, ...], tuple[CniError, ...]]:
         """(those of the network, why others could not be read), in order of their file names.
@@ -138,20 +125,14 @@ class ResultCache:
 
     def all(self) -> tuple[tuple[CachedAttachment, ...], tuple[CniError, ...]]:
         """As `attachments`, for every container and network."""
-        return self._entries(lambda name: not name.startswith("."))
+        return self._entries(lambda _: True)
 
     def _entries(self, is_wanted: Callable[[str], bool]) -> tuple[tuple[CachedAttachment, ...], tuple[CniError, ...]]:
-        try:
-            names = sorted(os.listdir(self.directory))
-        except (FileNotFoundError, NotADirectoryError):
-            return (), ()
-        except OSError as e:
-            raise IOFailure(f"list cached results {self.directory}: {os.strerror(e.errno or 0)}") from e
         found: list[CachedAttachment] = []
         unreadable: list[CniError] = []
-        for name in filter(is_wanted, names):
+        for name in filter(is_wanted, node_files.names(self.directory)):
             try:
-                contents = _read(self.directory / name)
+                contents = node_files.read(self.directory / name)
                 entry = None if contents is None else _decode(contents, self.directory / name, None)
             except CniError as error:
                 unreadable.append(error)
@@ -159,37 +140,6 @@ class ResultCache:
             if entry is not None:
                 found.append(entry)
         return tuple(found), tuple(unreadable)
-
-
-def _replace(path: Path, contents: bytes) -> None:
-    """Atomic. Not synced to disk: after a power cut the containers are gone too, and DEL does without the cache.
-
-    What a writer that was killed had begun goes with the next write or with the entry.
-    """
-    begun = _begun(path)
-    begun.unlink(missing_ok=True)
-    try:
-        with open(os.open(begun, _NEW, 0o600), "wb") as file:
-            file.write(contents)
-        os.replace(begun, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            begun.unlink()
-        raise
-
-
-def _begun(path: Path) -> Path:
-    """Where its next contents are written, a name that is never too long."""
-    return path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.new")
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as e:
-        raise IOFailure(f"read cached result {path}: {os.strerror(e.errno or 0)}") from e
 
 
 def _decode(contents: bytes, path: Path, asked: AttachmentKey | None) -> CachedAttachment | None:
