@@ -25,6 +25,8 @@ def open_database(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
     """
     if not path.exists():
         _create(path, busy_seconds)
+    elif not path.is_file():  # a device's locks, for one, are shared with strangers
+        raise IOFailure(f"open allocation store {path}: found no regular file, expected one")
     db = _connect(path, busy_seconds)
     try:
         _prepare(db, path)
