@@ -30,7 +30,7 @@ from tests.stand_ins_api import (
 
 from homeport.ipam.identities import Workload
 from homeport.kube import connecting
-from homeport.kube.client import KubernetesClient
+from homeport.kube.client import HURRIED_SECONDS, KubernetesClient
 from homeport.kube.configs import File
 from homeport.model.errors import CniError, DecodeFailure, IOFailure, TryAgainLater
 from homeport.model.names import PodRef
@@ -188,6 +188,30 @@ def test_but_not_for_ever(serve: Serve, connect: Connect, name: str) -> None:
     with pytest.raises(TryAgainLater, match=r"get pods shop/web-0: no answer from API server http://127\.0\.0\.1"):
         connect(server).pod(WEB_0)
     assert len(server.asked) == 4
+
+
+def test_a_frozen_api_server_costs_one_deadline_not_one_a_question(serve: Serve, connect: Connect) -> None:
+    """An ADD asks several questions; the first that waited in vain speaks for the others, until one is answered."""
+    frozen = True
+
+    def behave(_asked: Asked) -> Iterator[Piece]:
+        yield Hang() if frozen else answer(200, pod())
+
+    client = connect(serve(behave), seconds=HURRIED_SECONDS * 3)
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(TryAgainLater):
+            client.pod(WEB_0)
+        took.append(time.monotonic() - began)
+    assert took[0] >= HURRIED_SECONDS * 3
+    assert all(HURRIED_SECONDS <= seconds < HURRIED_SECONDS * 3 for seconds in took[1:])
+    frozen = False
+    assert client.pod(WEB_0)
+    frozen = True
+    client = connect(serve(behave), seconds=SHORT)
+    with pytest.raises(TryAgainLater, match=str(SHORT)):
+        client.pod(WEB_0)
 
 
 def test_nobody_listens(serve: Serve, connect: Connect) -> None:

@@ -13,13 +13,14 @@ from tests.stand_ins import StandingClock, World
 
 from homeport.cni import conflists
 from homeport.ipam.objects import Pod
+from homeport.metaplugin import readiness
 from homeport.metaplugin.device_info import DeviceInfos
 from homeport.metaplugin.records import PodRecord, PodRecords, RecordedCluster
 from homeport.model.errors import DecodeFailure, IOFailure, TryAgainLater
 from homeport.model.names import PodRef
 from homeport.multinet import scratch
 from homeport.multinet.delegates import Delegate
-from homeport.runtime import node_files, readiness
+from homeport.runtime import node_files
 
 REF = PodRef("apps", "web-0")
 

@@ -19,6 +19,7 @@ from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.kube import decoding, errors, requests
 from homeport.kube.caching import Cache
 from homeport.kube.configs import ApiConfig
+from homeport.kube.connecting import Answer
 from homeport.kube.decoding import Identity
 from homeport.kube.events import EventSender
 from homeport.kube.requests import Request
@@ -32,6 +33,8 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 DEADLINE_SECONDS = 2.5  # of one question, whatever it takes
+HURRIED_SECONDS = 0.5  # of one that follows a question which took its whole time in vain
+_HURRY_LASTS_SECONDS = 10.0
 START_SECONDS = 5.0  # that `start` waits for the first lists
 _REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
 _FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
@@ -75,7 +78,7 @@ class KubernetesClient:
         timing: Timing = USUAL,
     ) -> None:
         self.recall: Callable[[PodRef], Pod | None] = lambda _ref: None
-        self._deadline_seconds = deadline_seconds
+        self._patience = _Patience(deadline_seconds)
         self._sender = Sender(config, observe=observe)
         self._on_pod_gone: list[OnPodGone] = []
         self._known_pods = Cache(decoding.decode_pod)
@@ -202,7 +205,7 @@ class KubernetesClient:
 
     def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
         request = requests.patch_pod_annotations(ref, uid, annotations)
-        answer = self._sender.ask(request, seconds=self._deadline_seconds)
+        answer = self._ask(request)
         if answer.code == 200:
             return True
         if errors.is_absence(request, answer.code, answer.body):
@@ -233,7 +236,7 @@ class KubernetesClient:
 
     def _find(self, request: Request, decode: Callable[[bytes], T]) -> T | None:
         """The object, or None when the API server says that it is not there."""
-        answer = self._sender.ask(request, seconds=self._deadline_seconds)
+        answer = self._ask(request)
         if answer.code == 200:
             identity = decoding.decode_identity(answer.body)
             if (identity.namespace, identity.name) != (request.namespace, request.name):
@@ -245,6 +248,17 @@ class KubernetesClient:
             return None
         raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
 
+    def _ask(self, request: Request) -> Answer:
+        seconds = self._patience.seconds()
+        began = time.monotonic()
+        try:
+            answer = self._sender.ask(request, seconds=seconds)
+        except TryAgainLater:
+            self._patience.waited_in_vain(time.monotonic() - began)
+            raise
+        self._patience.answered()
+        return answer
+
     def _pod_gone(self, identity: Identity) -> None:
         ref = PodRef(identity.namespace, identity.name)
         recent = self._recent_pods.get(ref)
@@ -252,6 +266,28 @@ class KubernetesClient:
             self._recent_pods.forget(ref)
         for callback in self._on_pod_gone:
             callback(ref, identity.uid)
+
+
+class _Patience:
+    """How long a question may take. A pod's ADD asks several, and a frozen API server is not to cost it that many
+    deadlines: after one that passed in vain the next ones are short, until one is answered or some seconds are over.
+    """
+
+    def __init__(self, usual_seconds: float) -> None:
+        self._usual_seconds = usual_seconds
+        self._short_until = 0.0
+
+    def seconds(self) -> float:
+        is_short = time.monotonic() < self._short_until
+        return min(self._usual_seconds, HURRIED_SECONDS) if is_short else self._usual_seconds
+
+    def waited_in_vain(self, seconds: float) -> None:
+        """A short question proves nothing of a server that is slow, so that it prolongs nothing either."""
+        if seconds >= self._usual_seconds:
+            self._short_until = time.monotonic() + _HURRY_LASTS_SECONDS
+
+    def answered(self) -> None:
+        self._short_until = 0.0
 
 
 class _Recent(Generic[K, T]):

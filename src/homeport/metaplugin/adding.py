@@ -238,18 +238,16 @@ def _tell(context: Context, pod: Pod, status: str) -> bool:
 
 
 def _announce(context: Context, pod: Pod | None, delegates: Sequence[Delegate], results: Sequence[Result]) -> None:
+    """One event for the whole pod: each is a request that the API server has to take (Multus sends one a network)."""
     if pod is None or context.kubernetes is None:
         return
-    for delegate, result in zip(delegates, results, strict=True):
-        addresses = " ".join(str(ip.address) for ip in result.ips)
-        context.kubernetes.emit(
-            Event(
-                pod=pod.ref,
-                pod_uid=pod.uid,
-                reason="AddedInterface",
-                message=f"Add {delegate.ifname} [{addresses}] from {delegate.name}",
-            )
-        )
+    added = [
+        f"{delegate.ifname} [{' '.join(str(ip.address) for ip in result.ips)}] from {delegate.name}"
+        for delegate, result in zip(delegates, results, strict=True)
+    ]
+    context.kubernetes.emit(
+        Event(pod=pod.ref, pod_uid=pod.uid, reason="AddedInterface", message=f"Add {', '.join(added)}")
+    )
 
 
 def _nobody(context: Context) -> Result:

@@ -13,6 +13,7 @@ import structlog
 
 from homeport.cni import conflists
 from homeport.cni.invocations import Attachment
+from homeport.ipam.objects import Pod
 from homeport.metaplugin import adding, attaching
 from homeport.metaplugin.contexts import Context
 from homeport.model.errors import CniError, NoSuchObject, TryAgainLater
@@ -100,15 +101,14 @@ def attached_of(entry: CachedAttachment, runtime: Attachment) -> Attached | None
 def _supposed(context: Context) -> tuple[Delegate, ...]:
     """What the container of a pod would be attached to; nothing for a pod that is proven gone.
 
-    Where that cannot be told any more, as an object is gone or wrong by now, what the cached results say has to do.
+    Where that cannot be told any more, as an object is gone or wrong by now, what the cached results say has to do. A
+    pod that nobody tells us of, refused or unanswered, is not proven gone (R12).
     """
     record = context.records.find(context.pod_uid) if context.pod_uid else None
     try:
         if record is not None and record.container_id == context.runtime.container_id:
             return record.decoded_delegates()
-        if context.pod_ref is None or context.kubernetes is None:
-            return ()
-        pod = context.kubernetes.pod_with_uid(context.pod_ref, context.pod_uid)
+        pod = _pod_now(context)
         if pod is None:
             return ()
         adding.require_same(pod, context.pod_uid)
@@ -116,7 +116,21 @@ def _supposed(context: Context) -> tuple[Delegate, ...]:
     except NoSuchObject:
         return ()
     except TryAgainLater as e:
-        raise Deferred(f'detach container "{context.runtime.container_id}": {e.msg}', e.details) from e
+        raise _deferred(context, e) from e
     except CniError as error:
         log.warning("networks are not known", container=context.runtime.container_id, reason=str(error))
         return ()
+
+
+def _pod_now(context: Context) -> Pod | None:
+    """The runtime's pod; None when it names none, or the API server says that there is none."""
+    if context.pod_ref is None or context.kubernetes is None:
+        return None
+    try:
+        return context.kubernetes.pod_with_uid(context.pod_ref, context.pod_uid)
+    except CniError as e:
+        raise _deferred(context, e) from e
+
+
+def _deferred(context: Context, error: CniError) -> Deferred:
+    return Deferred(f'detach container "{context.runtime.container_id}": {error.msg}', error.details)

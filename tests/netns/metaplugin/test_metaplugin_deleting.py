@@ -17,6 +17,7 @@ from homeport.wiring import build_delegates
 if TYPE_CHECKING:
     from tests.netns.conftest import Node
     from tests.netns.metaplugin.conftest import Machine, Sandbox
+    from tests.stand_ins_kubernetes import Mood
 
     from homeport.ports import Host
 
@@ -242,8 +243,10 @@ def test_a_lost_scratch_file_and_a_pod_that_was_replaced(machine: Machine, names
     assert machine.is_clean()
 
 
+@pytest.mark.parametrize("mood", ["unreachable", "refusing"])
 @pytest.mark.parametrize("scratch", ["lost", "unreadable"])
-def test_nothing_is_known_and_nobody_to_ask(machine: Machine, names: Names, scratch: str) -> None:
+def test_nothing_is_known_and_nobody_to_ask(machine: Machine, names: Names, scratch: str, mood: Mood) -> None:
+    """A refusal, as an API server gives one that has not read its roles yet, proves nothing either."""
     pod = machine.pod()
     sandbox = machine.sandbox(pod)
     machine.add(sandbox)
@@ -252,7 +255,7 @@ def test_nothing_is_known_and_nobody_to_ask(machine: Machine, names: Names, scra
         machine.scratch(sandbox).unlink()
     else:
         machine.scratch(sandbox).write_text("[{")
-    machine.kubernetes.mood = "unreachable"
+    machine.kubernetes.mood = mood
     with pytest.raises(Deferred) as caught:
         machine.delete(sandbox)
     assert caught.value.code == 11

@@ -45,9 +45,8 @@ def test_a_pod_gets_all_it_asks_for(machine: Machine, names: Names, ipv4: Ipv4) 
         ("kube-system/main", "second", ["10.11.0.3"], False),
     ]
     assert [event.message for event in machine.kubernetes.events] == [
-        "Add eth0 [10.11.0.2/24] from kube-system/main",
-        "Add net1 [10.93.97.5/20] from apps/lan",
-        "Add second [10.11.0.3/24] from kube-system/main",
+        "Add eth0 [10.11.0.2/24] from kube-system/main, net1 [10.93.97.5/20] from apps/lan, "
+        "second [10.11.0.3/24] from kube-system/main"
     ]
     assert machine.scratch(sandbox).stat().st_mode & 0o777 == 0o600
     machine.check(sandbox)
