@@ -37,7 +37,7 @@ def test_nothing_needs_to_be_said() -> None:
     found = settings.parse({}, node="n")
     assert found.socket_dir == Path("/run/homeport")
     assert found.state_dir == Path("/var/lib/homeport")
-    assert (found.connection_limit, found.backlog, found.metrics_port) == (32, 256, None)
+    assert (found.connection_limit, found.backlog, found.metrics_port) == (16, 256, None)
     assert found.warnings == ()
 
 

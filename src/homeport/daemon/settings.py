@@ -36,7 +36,7 @@ class _Wire(msgspec.Struct, rename="camel"):
     chroot_dir: str = ""
     metrics_port: _Port | None = None
     metrics_address: str = "127.0.0.1"
-    connection_limit: _Positive = 32
+    connection_limit: _Positive = 16  # more threads only contend for the interpreter: docs/benchmarks.md
     backlog: _Positive = 256
     read_seconds: _Seconds = 10.0
     write_seconds: _Seconds = 10.0
@@ -73,7 +73,7 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     chroot_dir: Path | None = None
     metrics_port: int | None = None
     metrics_address: str = "127.0.0.1"
-    connection_limit: int = 32
+    connection_limit: int = 16
     backlog: int = 256
     read_seconds: float = 10.0
     write_seconds: float = 10.0
