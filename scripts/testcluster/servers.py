@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import signal
 import ssl
 import subprocess
@@ -58,8 +59,10 @@ class Server:
             time.sleep(POLL_SECONDS)
 
     def pause(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """It keeps its connections and answers nothing. Returns when the last of its threads has stopped."""
+        assert self._process
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
