@@ -47,16 +47,23 @@ class StandingClock:
 
 
 class World:
-    """An API server: what is in it was created, what is not is "not found". `unreachable` makes every question fail."""
+    """An API server: what is in it was created, what is not is "not found". `unreachable` makes every question fail.
+
+    `seen` are pods that a watch still shows though they are gone or replaced.
+    """
 
     def __init__(self) -> None:
         self.pods: dict[PodRef, Pod] = {}
+        self.seen: dict[PodRef, Pod] = {}
         self.workloads: dict[Workload, WorkloadState] = {}
         self.nodes: dict[str, NodeState] = {name: NodeState(name=name) for name in ("n1", "n2", "n3")}
         self.unreachable = False
         self._uids = 0
 
     def pod(self, ref: PodRef) -> Pod | None:
+        return self.seen.get(ref) or self.pod_now(ref)
+
+    def pod_now(self, ref: PodRef) -> Pod | None:
         self._require_reachable()
         return self.pods.get(ref)
 

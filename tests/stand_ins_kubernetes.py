@@ -74,6 +74,12 @@ class FakeKubernetes:
         with self._lock:
             return self.pods.get(ref)
 
+    def pod_now(self, ref: PodRef) -> Pod | None:
+        requests.get_pod(ref)
+        self._ask("pod", str(ref))
+        with self._lock:
+            return self.pods.get(ref)
+
     def workload(self, workload: Workload) -> WorkloadState | None:
         requests.get_workload(workload)
         self._ask("workload", str(workload))

@@ -381,9 +381,14 @@ class FileAllocations(Protocol):
 
 
 class Cluster(Protocol):
-    """The API server's word. None means it answered "not found" for that very name (R12)."""
+    """The API server's word. None means it answered "not found" for that very name (R12).
+
+    `pod` may give what was true a while ago. That another pod had the name then proves nothing about the one of now:
+    whoever is to conclude that a pod is gone asks `pod_now`, which no cache and no record answers.
+    """
 
     def pod(self, ref: PodRef) -> Pod | None: ...
+    def pod_now(self, ref: PodRef) -> Pod | None: ...
     def workload(self, workload: Workload) -> WorkloadState | None: ...
     def node(self, name: str) -> NodeState | None: ...
 

@@ -150,6 +150,18 @@ class TestKubernetes:
         assert found is not None
         assert found.uid == uid
 
+    def test_what_a_pod_is_now_is_never_an_earlier_answer(self, world: World) -> None:
+        """What R8 and R12 conclude from: no watch and no memory is asked, however fresh."""
+        ref = PodRef(world.namespace, "web-0")
+        former = world.create_pod("web-0", annotations={})
+        assert world.kubernetes.pod_with_uid(ref, former) is not None
+        world.delete_pod("web-0")
+        assert world.kubernetes.pod_now(ref) is None
+        uid = world.create_pod("web-0", annotations={})
+        found = world.kubernetes.pod_now(ref)
+        assert found is not None
+        assert found.uid == uid
+
     def test_a_pod_of_another_uid_is_returned_as_it_is(self, world: World) -> None:
         uid = world.create_pod("web-0", annotations={})
         found = world.kubernetes.pod_with_uid(PodRef(world.namespace, "web-0"), STRANGER)
@@ -258,6 +270,7 @@ class TestKubernetes:
         ref = PodRef(world.namespace, "web-0")
         questions: list[Callable[[], object]] = [
             lambda: kubernetes.pod(ref),
+            lambda: kubernetes.pod_now(ref),
             lambda: kubernetes.pod_with_uid(ref, STRANGER),
             lambda: kubernetes.definition(world.namespace, "vlan10"),
             lambda: kubernetes.workload(Workload(world.namespace, "StatefulSet", "web")),

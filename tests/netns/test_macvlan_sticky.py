@@ -38,6 +38,9 @@ class Known:
     def pod(self, ref: PodRef) -> Pod | None:
         return self.pods.get(ref)
 
+    def pod_now(self, ref: PodRef) -> Pod | None:
+        return self.pod(ref)
+
     def workload(self, workload: Workload) -> WorkloadState | None:
         return WorkloadState(workload=workload, uid="w1", replicas=3)
 

@@ -147,6 +147,20 @@ def test_e6_a_partitioned_node_keeps_its_replica_until_it_is_declared_out_of_ser
     assert cluster.replica(web, 0, node="n2") == first
 
 
+def test_r12_a_stale_watch_does_not_prove_the_successor_gone() -> None:
+    """A node that has not heard of it starts a sandbox of the old pod, while the new one starts elsewhere, unheard."""
+    cluster = Cluster()
+    web = cluster.world.scale("web", 1)
+    old = cluster.world.start(web, 0)
+    first = cluster.replica(web, 0, node="n2")
+    cluster.world.seen[old.ref] = old
+    held = tuple(cluster.store.all())
+    with pytest.raises(TryAgainLater, match="not proven gone"):
+        cluster.add(old)
+    assert tuple(cluster.store.all()) == held
+    assert [str(a.address) for a in held] == first
+
+
 def test_e8_the_addresses_outlive_a_scale_to_zero_while_others_take_some() -> None:
     cluster = Cluster()
     web = cluster.world.scale("web", 3)

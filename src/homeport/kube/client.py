@@ -165,12 +165,20 @@ class KubernetesClient:
     def pod(self, ref: PodRef) -> Pod | None:
         return self.pod_with_uid(ref, "")
 
+    def pod_now(self, ref: PodRef) -> Pod | None:
+        found = self._find(requests.get_pod(ref), decoding.decode_pod)
+        if found is None:
+            self._recent_pods.forget(ref)
+        else:
+            self._recent_pods.put(ref, found)
+        return found
+
     def pod_with_uid(self, ref: PodRef, uid: str) -> Pod | None:
         for known in (self._recent_pods.get(ref), self._watched_pod(ref)):
             if known is not None and _is_of(known, uid):
                 return known
         try:
-            return self._pod_now(ref)
+            return self.pod_now(ref)
         except TryAgainLater:
             watched = self._known_pods.get(ref.namespace, ref.name)
             if watched is not None and _is_of(watched, uid):
@@ -211,7 +219,7 @@ class KubernetesClient:
         if errors.is_absence(request, answer.code, answer.body):
             return False
         if uid and errors.may_be_another(answer.code, answer.body):
-            now = self._pod_now(ref)
+            now = self.pod_now(ref)
             if now is None or now.uid != uid:
                 return False
         raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
@@ -225,14 +233,6 @@ class KubernetesClient:
         if self._pods.current() or self._sender.failed_within(_FAILED_SECONDS):
             return self._known_pods.get(ref.namespace, ref.name)
         return None
-
-    def _pod_now(self, ref: PodRef) -> Pod | None:
-        found = self._find(requests.get_pod(ref), decoding.decode_pod)
-        if found is None:
-            self._recent_pods.forget(ref)
-        else:
-            self._recent_pods.put(ref, found)
-        return found
 
     def _find(self, request: Request, decode: Callable[[bytes], T]) -> T | None:
         """The object, or None when the API server says that it is not there."""

@@ -29,6 +29,9 @@ class LabCluster:
     def pod(self, ref: PodRef) -> Pod | None:
         return self._pods.get(ref)
 
+    def pod_now(self, ref: PodRef) -> Pod | None:
+        return self.pod(ref)
+
     def workload(self, workload: Workload) -> WorkloadState | None:
         return self._workloads.get(workload)
 

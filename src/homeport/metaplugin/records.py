@@ -139,6 +139,9 @@ class RecordedCluster:
                 raise
             return self._record.pod
 
+    def pod_now(self, ref: PodRef) -> Pod | None:
+        return self._cluster.pod_now(ref)
+
     def workload(self, workload: Workload) -> WorkloadState | None:
         try:
             state = self._cluster.workload(workload)

@@ -12,7 +12,7 @@ from homeport.ipam.moving import Answer, HolderFacts, Move, ProbeFirst, Silence,
 from homeport.ipam.objects import Pod
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError
-from homeport.ports import Shells
+from homeport.ports import Cluster, Shells
 
 _DEFAULT_BRIDGE = "cni0"
 
@@ -20,7 +20,7 @@ _DEFAULT_BRIDGE = "cni0"
 def examine(
     allocation: Allocation, claimant: Holder, pod: Pod | None, conf: NetConf, attachment: Attachment, shells: Shells
 ) -> Move | Wait:
-    """May the claimant have what another holder has? `pod` is what the cluster says runs under the owner's name now."""
+    """May the claimant have what another holder has? `pod` is what the cluster told of the owner's name."""
     if allocation.holder is None:
         return Move("no holder")
     facts = _facts(allocation.holder, claimant, pod, shells)
@@ -36,17 +36,25 @@ def examine(
 def _facts(holder: Holder, claimant: Holder, pod: Pod | None, shells: Shells) -> HolderFacts:
     if holder.pod_uid and holder.pod_uid == claimant.pod_uid:
         return HolderFacts(same_pod=True)
-    if not (pod is not None and holder.pod_uid and pod.uid != holder.pod_uid):
+    if pod is None or shells.cluster is None or not _is_another_now(pod, holder, shells.cluster):
         return HolderFacts()
     if holder.node == shells.node:
         exists = shells.host.namespace_exists(holder.netns_path) if holder.netns_path else None
         return HolderFacts(pod_gone=True, netns_exists=exists)
-    if shells.cluster is None:
-        return HolderFacts(pod_gone=True)
     node = shells.cluster.node(holder.node)
     return HolderFacts(
         pod_gone=True, node_gone=node is None, node_out_of_service=node is not None and node.out_of_service
     )
+
+
+def _is_another_now(pod: Pod, holder: Holder, cluster: Cluster) -> bool:
+    """Whether the holder's pod has no longer its name (R12). `pod` may be what a watch or a record knew: then it can be
+    the holder's predecessor as well as its successor.
+    """
+    if not holder.pod_uid or pod.uid == holder.pod_uid:
+        return False
+    now = cluster.pod_now(pod.ref)
+    return now is None or now.uid != holder.pod_uid
 
 
 def _probe(

@@ -226,7 +226,7 @@ class _Pass:
     # --- answers of the cluster: a thing, None for "not found", or `_Unknown` ---
 
     def _pod(self, ref: PodRef) -> Pod | None:
-        return self._ask(lambda cluster: cluster.pod(ref))
+        return self._ask(lambda cluster: cluster.pod_now(ref))
 
     def _workload(self, workload: Workload) -> WorkloadState | None:
         if workload not in self._workloads:

@@ -31,6 +31,9 @@ class OneStatefulSet:
         owner = OwnerReference(api_version="apps/v1", kind="StatefulSet", name="web", uid="w1")
         return Pod(ref=ref, uid="u1", node="node-a", phase="Running", owner=owner)
 
+    def pod_now(self, ref: PodRef) -> Pod | None:
+        return self.pod(ref)
+
     def workload(self, workload: Workload) -> WorkloadState | None:
         return WorkloadState(workload=workload, uid="w1", replicas=3)
 
