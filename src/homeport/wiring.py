@@ -56,8 +56,8 @@ def build_shells(
     allocations where a configuration names none, from HOMEPORT_STORE; `exec_types`, plugin types to execute from
     CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). `disk` is a directory that stands for
     the simulated node's own file system: host-local's directories are below it. `root` is where executed plugins find
-    theirs (chroot). Copies of the shells with another
-    field still give their delegates the original: pass everything here.
+    theirs (chroot). Copies of the shells with another field still give their delegates the original: pass
+    everything here.
     """
     from homeport.host.clocks import SystemClock
     from homeport.host.files import LocalFiles

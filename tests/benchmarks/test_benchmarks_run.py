@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+ON_NODE = {"ours: shim, daemon, API server", "Go plugins alone"}
 CONTESTANTS = {"ours, in-process", "ours, executables", "Go executables", "bare netlink"}
 
 
@@ -24,5 +25,13 @@ def test_a_quick_run_measures_every_contestant_and_leaves_no_file(tmp_path: Path
     report = json.loads(done.stdout)
     assert {f["who"] for f in report["figures"] if f["what"] == "ADD"} == CONTESTANTS
     assert all(0 < f["ms"]["min"] <= f["ms"]["median"] <= f["ms"]["max"] for f in report["figures"])
+    node = report["node"]
+    assert {(f["what"], f["who"]) for f in node["figures"]} == {
+        (verb, who) for verb in ("ADD", "DEL") for who in ON_NODE
+    }
+    assert {b["who"] for b in node["bursts"] if b["pods_a_second"] > 0} == ON_NODE
+    assert node["requests"]["patch pods/status"] == pytest.approx(1)
+    assert node["memory"]
+    assert node["shares"]
     assert report["missing"] == []
     assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TextIO
@@ -32,7 +33,7 @@ _THRESHOLDS: Mapping[str, int] = {
     "panic": logging.CRITICAL,
 }
 _LABELS = {"info": "verbose", "critical": "panic", "fatal": "panic"}
-_CHATTY = ("urllib3", "h2", "hpack")  # their debug lines show headers, and with them tokens
+_CHATTY = ("h2", "hpack")  # their debug lines show headers, and with them tokens
 _HIDDEN = "[hidden]"
 _SECRET_KEY = re.compile(r"token|passw|secret|authorization|credential|(private|client).?key", re.IGNORECASE)
 _SECRET_TEXT = re.compile(r"(?i:(?<=\bbearer )[\w.~+/=-]{8,})|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
@@ -160,7 +161,7 @@ def _to_stderr(text: str) -> None:
         stream.flush()
 
 
-class _Handler(logging.Handler):
+class _Handler(logging.Handler, ABC):
     """One of ours. Counts what could not be written instead of failing whoever logs."""
 
     def __init__(self) -> None:
@@ -182,8 +183,9 @@ class _Handler(logging.Handler):
             if self._lost == 1:
                 self._refused(e)
 
+    @abstractmethod
     def _put(self, line: bytes) -> None:
-        raise NotImplementedError
+        """Writes it; raises OSError or ValueError when it cannot."""
 
     def _refused(self, reason: Exception) -> None:
         """The first of a row of failures."""
