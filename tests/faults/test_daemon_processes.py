@@ -250,6 +250,35 @@ def test_sigterm_during_a_hot_restart_is_not_lost(site: Site, wait_until: WaitUn
     assert os.listdir(daemon.socket.parent) == []
 
 
+# A daemon at the end of a hot restart: its main thread takes no signal any more, another one does.
+LATE_SIGNAL = """
+import os, select, signal, sys, threading
+from homeport.daemon.operating import SIGNALS, Signals
+
+signals = Signals()
+signals.listen()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+os.kill(os.getpid(), {number})
+assert select.select([signals.received], [], [], 10)[0]
+os.set_inheritable(signals.received, True)
+os.execv(sys.executable, [sys.executable, "-c", f'''
+from homeport.daemon.operating import Signals
+signals = Signals()
+signals.inherit({{signals.received}})
+print(signals.stop)
+'''])
+"""
+
+
+@pytest.mark.parametrize(("number", "wish"), [(15, "Stop.FOR_GOOD"), (2, "Stop.FOR_GOOD"), (1, "None")])
+def test_a_signal_just_before_the_exec_of_a_hot_restart_reaches_the_successor(number: int, wish: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_SIGNAL.format(number=number)], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == f"{wish}\n", done.stderr
+
+
 def test_after_sigkill_the_next_start_goes_on(site: Site, wait_until: WaitUntil) -> None:
     first = site.daemon().start()
     site.attach(first)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -28,6 +29,7 @@ from homeport.wiring import Node
 log = structlog.get_logger("homeport.daemon")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS_BYTES = 65536  # what a pipe holds; one for each signal
 _LOCK_PAUSE_SECONDS = 0.02
 _SPARE_CONNECTIONS = 256
 _STATUS_SECONDS = 5.0
@@ -35,16 +37,32 @@ _RECORDS_SECONDS = 60.0
 
 
 class Signals:
-    """Signals as wishes that the program looks at where it can. `on_wish` is called at each, in the main thread."""
+    """Signals as wishes that the program looks at where it can. `on_wish` is called at each, in the main thread.
+
+    What came is kept in a pipe besides, by the interpreter's own handler and so whichever thread the kernel chose for
+    a signal. The Python handler needs the main thread's next step, and a hot restart may leave it none: its successor
+    reads the pipe.
+    """
 
     def __init__(self) -> None:
         self.stop: Stop | None = None
         self.on_wish: Callable[[], None] = lambda: None
+        self.received, self._receiving = os.pipe()
+        os.set_blocking(self._receiving, False)
 
     def listen(self) -> None:
+        signal.set_wakeup_fd(self._receiving, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked across the exec of a hot restart
+
+    def inherit(self, received: int) -> None:
+        """What the program before this one was told, of which only the wish to end is still to be done."""
+        os.set_blocking(received, False)
+        with suppress(BlockingIOError):
+            if set(os.read(received, _SIGNALS_BYTES)) & {signal.SIGTERM, signal.SIGINT}:
+                self.stop = Stop.FOR_GOOD
+        os.close(received)
 
     def _note(self, number: int, _frame: object) -> None:
         if number == signal.SIGHUP:

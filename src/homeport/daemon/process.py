@@ -39,10 +39,11 @@ _CAP_NET_ADMIN = 12
 
 
 class Inherited(msgspec.Struct, frozen=True):
-    """What a hot restart hands on: descriptors of the listening socket and of the lock, and the socket's file."""
+    """What a hot restart hands on: descriptors of listener, lock and received signals, and the socket's file."""
 
     listener: int
     lock: int
+    signals: int
     path: str
     inode: Inode
 
@@ -81,6 +82,7 @@ def run(config: Path | None, signals: Signals) -> int:
         daemon = Daemon(found, socket, signals, reload=reload)
         lock = placing.lock(found.state_dir, daemon.wait_for_lock)
     else:
+        signals.inherit(inherited.signals)
         socket = placing.take_over(inherited.listener, Path(inherited.path), inherited.inode)
         daemon = Daemon(found, socket, signals, reload=reload)
         lock = inherited.lock
@@ -130,11 +132,9 @@ def _require_privilege() -> None:
 
 def _become_successor(socket: Socket, lock: int, signals: Signals) -> NoReturn:
     """The same process with the program as it is on the disk now; the socket and the lock stay open."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the successor listens: they wait for it
-    if signals.stop is Stop.FOR_GOOD:  # it came after the last call was served: the successor is to end, in good order
-        os.kill(os.getpid(), signal.SIGTERM)
-    handed_on = Inherited(socket.listener.fileno(), lock, str(socket.path), socket.inode)
-    for descriptor in (handed_on.listener, handed_on.lock):
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait for the successor, or in the pipe of `signals`
+    handed_on = Inherited(socket.listener.fileno(), lock, signals.received, str(socket.path), socket.inode)
+    for descriptor in (handed_on.listener, handed_on.lock, handed_on.signals):
         os.set_inheritable(descriptor, True)
     os.environ[_INHERITED] = msgspec.json.encode(handed_on).decode()
     try:
