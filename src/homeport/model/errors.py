@@ -75,6 +75,12 @@ class TryAgainLater(CniError):
     retryable = True
 
 
+class Unreachable(TryAgainLater):
+    """Somebody could not be reached at all: nothing was asked, so nothing can have been done."""
+
+    code = 11
+
+
 class PluginNotAvailable(CniError):
     """STATUS: this plugin cannot serve an ADD now."""
 

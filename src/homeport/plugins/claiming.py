@@ -117,7 +117,8 @@ def claim(asked: Claim) -> tuple[Allocation, ...]:
         workload_uid=pod.owner.uid if pod is not None and pod.owner is not None else "",
         avoid=asked.avoid,
     )
-    known = asked.store.of_slot(claimant.slot)
+    likely = [(w.scope, w.mapped or w.preferred) for w in wants]
+    known = asked.store.of_slot(claimant.slot, likely=[(scope, at) for scope, at in likely if at is not None])
     bound: list[Allocation] = []
     for want in wants:
         bound.append(_claim_range(asked, want, known, bound))
@@ -148,9 +149,9 @@ def release_except(
 ) -> tuple[CniError, ...]:
     """GC: lets go of what interfaces of this node and network hold that are not in `valid`. What failed is returned."""
     failed: list[CniError] = []
-    for allocation in store.all():
+    for allocation in store.of_node(node):
         holder = allocation.holder
-        if holder is None or holder.node != node or allocation.slot.network != network:
+        if holder is None or allocation.slot.network != network:
             continue
         if AttachmentKey(network, holder.container_id, holder.ifname) in valid:
             continue

@@ -16,7 +16,7 @@ from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Owner, Slot, Workload
 from homeport.ipam.ranges import Span, free_spans, merge_spans
 from homeport.model.addresses import IPAddress
-from homeport.ports import AlreadyExists, Conflict, LedgerEntry
+from homeport.ports import AlreadyExists, Conflict, LedgerEntry, Place
 
 _UTC_NOW = partial(datetime.now, UTC)
 
@@ -50,7 +50,7 @@ class MemoryStore:
             del self._allocations[allocation.scope, allocation.address]
             self._note(cause, before, None)
 
-    def of_slot(self, slot: Slot) -> tuple[Allocation, ...]:
+    def of_slot(self, slot: Slot, *, likely: Sequence[Place] = ()) -> tuple[Allocation, ...]:  # noqa: ARG002 -- all at once
         return tuple(a for a in self.all() if a.slot == slot)
 
     def of_owner(self, owner: Owner) -> tuple[Allocation, ...]:
@@ -61,6 +61,9 @@ class MemoryStore:
 
     def of_holder(self, container_id: str, ifname: str) -> tuple[Allocation, ...]:
         return tuple(a for a in self.all() if a.is_held_by(container_id, ifname))
+
+    def of_node(self, node: str) -> tuple[Allocation, ...]:
+        return tuple(a for a in self.all() if a.holder is not None and a.holder.node == node)
 
     def all(self, scope: str | None = None) -> Iterable[Allocation]:
         with self._lock:

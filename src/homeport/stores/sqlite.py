@@ -23,7 +23,7 @@ from homeport.ipam.identities import Owner, Slot, Workload
 from homeport.ipam.ranges import Span
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import IOFailure
-from homeport.ports import AlreadyExists, Conflict, LedgerEntry
+from homeport.ports import AlreadyExists, Conflict, LedgerEntry, Place
 from homeport.stores import runs
 from homeport.stores.opening import open_database, translated
 from homeport.stores.rows import columns, decode_record, encode_key, encode_record, packed, unpacked
@@ -68,7 +68,7 @@ class SqliteStore:
         )
         return found[0] if found else None
 
-    def of_slot(self, slot: Slot) -> tuple[Allocation, ...]:
+    def of_slot(self, slot: Slot, *, likely: Sequence[Place] = ()) -> tuple[Allocation, ...]:  # noqa: ARG002 -- all at once
         return self._select(
             "WHERE owner = ? AND network = ? AND ifname = ?", (encode_key(slot.owner), slot.network, slot.ifname)
         )
@@ -81,6 +81,9 @@ class SqliteStore:
 
     def of_holder(self, container_id: str, ifname: str) -> tuple[Allocation, ...]:
         return self._select("WHERE container_id = ? AND holder_ifname = ?", (container_id, ifname))
+
+    def of_node(self, node: str) -> tuple[Allocation, ...]:
+        return tuple(a for a in self.all() if a.holder is not None and a.holder.node == node)
 
     def all(self, scope: str | None = None) -> Iterable[Allocation]:
         return self._select("", ()) if scope is None else self._select("WHERE scope = ?", (scope,))
