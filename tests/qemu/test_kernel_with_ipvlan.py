@@ -6,6 +6,7 @@ One boot; each test of the guest is a subtest here, so that its own failure show
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ DEMO = "homeport lab demo"
 def guest_tests() -> list[str]:
     """The IDs of the tests marked `guest`, collected here: the guest would take a minute to look through them all."""
     argv = [sys.executable, *PYTEST.split()[1:], "--collect-only", "tests"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    environ = {**os.environ, "PYTEST_ADDOPTS": ""}  # such as -v, which changes what is printed
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return [line for line in done.stdout.splitlines() if line.startswith("tests/") and "::" in line]
 
