@@ -363,9 +363,12 @@ class AllocationStore(Protocol):
 
     def all(self, scope: str | None = None) -> Iterable[Allocation]: ...
     def lowest_free(
-        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1
+        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
     ) -> tuple[IPAddress, ...]:
-        """Up to `count` addresses of `span` without an allocation, ascending. A hint: only `create` decides."""
+        """Up to `count` addresses of `span` without an allocation, none only when all are proven taken. A hint: only
+        `create` decides. Ascending, from `near` on where that is in the span, and then from the span's first. A store
+        that many nodes use may leave some out, so that not all of them try the same.
+        """
 
     def ledger(
         self, *, address: IPAddress | None = None, since: datetime | None = None, until: datetime | None = None

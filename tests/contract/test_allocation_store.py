@@ -175,6 +175,17 @@ def test_the_lowest_free_addresses_ascend_and_skip_what_is_excluded(store: Alloc
     assert store.lowest_free("other", pool, [], count=1) == (address("10.0.0.1"),)
 
 
+def test_a_search_may_begin_anywhere_in_the_span(store: AllocationStore) -> None:
+    for text in ("10.0.0.1", "10.0.0.6"):
+        store.create(allocation(text), cause="test")
+    pool, excluded = span("10.0.0.1", "10.0.0.8"), [span("10.0.0.3", "10.0.0.3")]
+    found = store.lowest_free("", pool, excluded, count=9, near=address("10.0.0.5"))
+    assert [str(a) for a in found] == ["10.0.0.5", "10.0.0.7", "10.0.0.8", "10.0.0.2", "10.0.0.4"]
+    assert store.lowest_free("", pool, excluded, count=2, near=address("10.0.0.5")) == found[:2]
+    assert store.lowest_free("", pool, excluded, near=address("10.0.0.9")) == (address("10.0.0.2"),)
+    assert store.lowest_free("", pool, excluded, near=address("fd00::1")) == (address("10.0.0.2"),)
+
+
 def test_no_address_is_free_in_a_full_or_wholly_excluded_span(store: AllocationStore) -> None:
     store.create(allocation("10.0.0.1"), cause="test")
     assert store.lowest_free("", span("10.0.0.1", "10.0.0.1"), []) == ()

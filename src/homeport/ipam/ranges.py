@@ -173,6 +173,13 @@ def free_spans(span: Span, withheld: Sequence[Span]) -> Iterator[Span]:
         yield Span(_address(start, family), span.last)
 
 
+def spans_from(span: Span, near: IPAddress | None) -> tuple[Span, ...]:
+    """The span in the order of a search that begins at `near` and goes round; as it is where `near` is not in it."""
+    if near is None or near not in span or near == span.first:
+        return (span,)
+    return Span(near, span.last), Span(span.first, near - 1)
+
+
 def match_ranges(ranges: Sequence[Range], held: Sequence[IPAddress]) -> tuple[int | None, ...]:
     """For each range the index of the address of `held` that stands for it, or None.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from threading import Lock
 
 import msgspec
 
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Owner, Slot, Workload
-from homeport.ipam.ranges import Span, free_spans, merge_spans
+from homeport.ipam.ranges import Span, free_spans, merge_spans, spans_from
 from homeport.model.addresses import IPAddress
 from homeport.ports import AlreadyExists, Conflict, LedgerEntry, Place
 
@@ -71,10 +72,11 @@ class MemoryStore:
         return sorted(found, key=lambda a: (a.scope, a.address.version, int(a.address)))
 
     def lowest_free(
-        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1
+        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
     ) -> tuple[IPAddress, ...]:
         free: list[IPAddress] = []
-        for part in free_spans(span, merge_spans(excluding)):
+        withheld = merge_spans(excluding)
+        for part in chain.from_iterable(free_spans(s, withheld) for s in spans_from(span, near)):
             candidate = part.first
             while len(free) < count and candidate in part:
                 if (scope, candidate) not in self._allocations:

@@ -20,7 +20,7 @@ import msgspec
 
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Owner, Slot, Workload
-from homeport.ipam.ranges import Span
+from homeport.ipam.ranges import Span, spans_from
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import IOFailure
 from homeport.ports import AlreadyExists, Conflict, LedgerEntry, Place
@@ -89,10 +89,13 @@ class SqliteStore:
         return self._select("", ()) if scope is None else self._select("WHERE scope = ?", (scope,))
 
     def lowest_free(
-        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1
+        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
     ) -> tuple[IPAddress, ...]:
+        free: tuple[IPAddress, ...] = ()
         with self._connection("read") as db:
-            return runs.lowest_free(db, scope, span, excluding, count)
+            for part in spans_from(span, near):
+                free += runs.lowest_free(db, scope, part, excluding, count - len(free))
+        return free
 
     def ledger(
         self, *, address: IPAddress | None = None, since: datetime | None = None, until: datetime | None = None
