@@ -244,13 +244,12 @@ class MemoryWatch:
         self._client, self._server = client, client.server
         self._resource, self._namespace, self._labels = resource, namespace, labels
         self._on_change, self._on_gone, self._on_listed = on_change, on_gone, on_listed
-        self._seen = int(since or "0")  # the version told up to; 0 before the first list
+        self._since = int(since or "0")  # of the first list, 0 for the newest
+        self._seen = self._since  # the version told up to
         self._told: dict[Key, ApiObject] = {}
         self._listed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"memory-watch-{resource.plural}", daemon=True)
-        if since:
-            self._listed.set()
 
     def start(self) -> None:
         self._thread.start()
@@ -299,11 +298,11 @@ class MemoryWatch:
         return change.key[0] == self._resource and self._namespace in ("", change.key[1])
 
     def _list(self, tell: list[Callable[[], None]]) -> None:
-        found = select(self._server, self._resource, self._namespace, self._labels)
+        version, self._since = self._since if self._since >= self._server.oldest else self._server.version, 0
+        found = select(self._server, self._resource, self._namespace, self._labels, version)
         now = {(self._resource, o.namespace, o.name): o for o in found}
         gone = [o for key, o in self._told.items() if key not in now]
         changed = [o for key, o in now.items() if self._told.get(key) != o]
-        version = self._server.version
         self._told, self._seen = now, version
         tell += [partial(self._on_gone, o) for o in gone]
         tell += [partial(self._on_change, o) for o in changed]

@@ -77,10 +77,19 @@ class MemoryServer:
         self.changed.notify_all()
 
 
-def select(server: MemoryServer, resource: Resource, namespace: str, labels: Mapping[str, str]) -> list[ApiObject]:
+def select(
+    server: MemoryServer, resource: Resource, namespace: str, labels: Mapping[str, str], version: int = 0
+) -> list[ApiObject]:
+    """As they were at `version`, which the server still knows; 0 is now."""
+    objects = dict(server.objects)
+    for change in reversed(server.history[version - server.oldest :] if version else ()):
+        if change.before is None:
+            del objects[change.key]
+        else:
+            objects[change.key] = change.before
     found = [
         (key[1:], o)
-        for key, o in server.objects.items()
+        for key, o in objects.items()
         if key[0] == resource and namespace in ("", key[1]) and matches(o, labels)
     ]
     return [o for _, o in sorted(found, key=lambda item: item[0])]

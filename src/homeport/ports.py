@@ -540,7 +540,8 @@ class Objects(Protocol):
     ) -> Watching:
         """Tells of every object there is, and from then on of every change; `on_gone` only of what is proven gone,
         with its last known body. `on_listed` follows each complete list, whose version it gets. With `since`, a
-        version, it goes on from there without a first list, unless the API server no longer knows that version.
+        version, the first list is what there was then, so that nothing that happened from then on is missed; `on_listed`
+        tells another version when the API server no longer knows that one.
         """
 
 

@@ -307,7 +307,9 @@ class TestObjects:
         watch = watching(world, heard, since=seen.version)
         try:
             world.others.delete(MAPS, "b", namespace=world.namespace)
-            wait_until(lambda: heard.told == [("changed", "a", "1"), ("gone", "b", "")])
+            wait_until(lambda: heard.told[3:] == [("changed", "a", "1"), ("gone", "b", "")])
+            assert sorted(heard.told[:2]) == [("changed", "a", ""), ("changed", "b", "")]
+            assert heard.lists == [seen.version]
         finally:
             watch.stop()
 
