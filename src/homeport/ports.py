@@ -539,9 +539,10 @@ class Objects(Protocol):
         since: str = "",
     ) -> Watching:
         """Tells of every object there is, and from then on of every change; `on_gone` only of what is proven gone,
-        with its last known body. `on_listed` follows each complete list, whose version it gets. With `since`, a
-        version, the first list is what there was then, so that nothing that happened from then on is missed; `on_listed`
-        tells another version when the API server no longer knows that one.
+        with its last known body, or an empty one where just its absence from a list tells of its end. `on_listed`
+        follows each complete list, whose version it gets. With `since`, a version, the first list is what there was
+        then, so that no change from then on is missed; `on_listed` tells another version when the API server no longer
+        knows that one.
         """
 
 
