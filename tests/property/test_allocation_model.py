@@ -30,6 +30,7 @@ from homeport.model.errors import PoolExhausted, TryAgainLater
 from homeport.model.names import PodRef
 from homeport.plugins import whereabouts
 from homeport.ports import AllocationStore, Shells
+from homeport.runtime.mapping import Reservations
 from homeport.runtime.reconciling import reconcile
 from homeport.stores.memory import MemoryStore
 from homeport.stores.sqlite import SqliteStore
@@ -200,8 +201,8 @@ class ClusterModel(RuleBasedStateMachine):
                 self.world,
                 pool_of=lambda slot: POOL,
                 netns_exists=self.netns_exists,
-                reservations=[],
-                now=self.clock.now,
+                reservations=Reservations(),
+                clock=self.clock,
             )
         # What may be forgotten: replicas whose workload and pod are gone and that hold nothing any more.
         for replica in list(self.kept):

@@ -18,6 +18,7 @@ from homeport.model.errors import CniError, IOFailure
 from homeport.model.names import PodRef
 from homeport.plugins import whereabouts
 from homeport.ports import AllocationStore
+from homeport.runtime.mapping import Reservations
 from homeport.runtime.reconciling import Report, reconcile
 from homeport.stores.memory import MemoryStore
 
@@ -79,8 +80,8 @@ class Cluster:
             self.world,
             pool_of=self.pool_of,
             netns_exists=self.netns_exists,
-            reservations=self.reservations() if reservations else None,
-            now=self.clock.now,
+            reservations=Reservations(wanted=tuple(self.reservations())) if reservations else None,
+            clock=self.clock,
         )
 
     def phases(self) -> dict[str, str]:

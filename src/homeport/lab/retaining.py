@@ -5,21 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from homeport.cni import conflists, netconfs
-from homeport.ipam.identities import Holder, Replica, Slot
-from homeport.ipam.objects import WorkloadState
+from homeport.ipam.identities import Holder, Slot
 from homeport.ipam.pools import Pool, parse_pool
-from homeport.ipam.reservations import Reservation, reservations_of
+from homeport.ipam.reservations import Reservation
 from homeport.lab.cluster import as_workload_state
 from homeport.lab.objects import Network, NodeObject, WorkloadObject
 from homeport.lab.sessions import Lab
 from homeport.model.errors import CniError
-from homeport.multinet import requests, selections, templates
-from homeport.multinet.selections import NetworkSelection
+from homeport.multinet import selections
 from homeport.plugins import whereabouts_conf
-from homeport.runtime import reconciling
+from homeport.runtime import mapping, reconciling
+from homeport.runtime.mapping import Reservations
 
 
 def retain(lab: Lab) -> int:
@@ -40,7 +39,7 @@ def retain(lab: Lab) -> int:
         pool_of=pool_of,
         netns_exists=_sight(lab),
         reservations=_reservations(lab, pools),
-        now=lab.clock.now,
+        clock=lab.clock,
     )
     for change in report.changes:
         allocation = change.after or change.before
@@ -70,48 +69,19 @@ def _pools(lab: Lab) -> Mapping[str, Pool]:
     return found
 
 
-def _reservations(lab: Lab, pools: Mapping[str, Pool]) -> Sequence[Reservation] | None:
-    """What the maps of all workloads ask for; None, which changes nothing, while one of them cannot be right."""
-    found: list[Reservation] = []
+def _reservations(lab: Lab, pools: Mapping[str, Pool]) -> Reservations:
+    wanted: list[Reservation] = []
+    unknown = set()
     for workload in lab.state.all(WorkloadObject):
         if workload.spec.workload.kind != "StatefulSet":
             continue
+        annotation = workload.spec.template.annotations.get(selections.ANNOTATION, "")
         try:
-            found += _reserved_for(workload, pools)
+            wanted += mapping.reservations_for(as_workload_state(workload), annotation, pools)
         except CniError as error:
             lab.record(workload, "Warning", "InvalidAddressMap", str(error))
-            return None
-    return found
-
-
-def _reserved_for(workload: WorkloadObject, pools: Mapping[str, Pool]) -> Iterator[Reservation]:
-    """Where the annotation is a template, each replica has networks of its own, also one that a map alone knows."""
-    spec = workload.spec
-    annotation = spec.template.annotations.get(selections.ANNOTATION, "")
-    state = as_workload_state(workload)
-    if not templates.is_template(annotation):
-        yield from _reserved_on(selections.parse(annotation, spec.workload.namespace), pools, state)
-        return
-    ordinal = spec.ordinals_start
-    last = ordinal + max(spec.replicas, 1) - 1
-    while ordinal <= last:
-        wanted = selections.parse(annotation, spec.workload.namespace, ordinal=ordinal)
-        for reservation in _reserved_on(wanted, pools, state):
-            owner = reservation.slot.owner
-            assert isinstance(owner, Replica)
-            last = max(last, owner.ordinal)
-            if owner.ordinal == ordinal:
-                yield reservation
-        ordinal += 1
-
-
-def _reserved_on(
-    wanted: Iterable[NetworkSelection], pools: Mapping[str, Pool], state: WorkloadState
-) -> Iterator[Reservation]:
-    for index, selection in enumerate(wanted, start=1):
-        pool = pools.get(f"{selection.namespace}/{selection.name}")
-        if pool is not None:
-            yield from reservations_of(pool, state, ifname=requests.ifname_of(selection, index))
+            unknown.add(workload.spec.workload)
+    return Reservations(wanted=tuple(wanted), unknown=frozenset(unknown))
 
 
 def _sight(lab: Lab) -> Callable[[Holder], bool | None]:
