@@ -74,7 +74,7 @@ class _RetentionKeys(msgspec.Struct, frozen=True, rename="camel"):
             if (value := getattr(self, name)) is not None
         }
         if self.retain_for is not None:
-            changes["retain_for"] = _parse_duration(self.retain_for, f"{at}.retainFor")
+            changes["retain_for"] = parse_duration(self.retain_for, f"{at}.retainFor")
         return msgspec.structs.replace(base, **changes)
 
 
@@ -191,8 +191,8 @@ def _require_distinct(maps: Sequence[AddressMap]) -> None:
                 seen[address] = place
 
 
-def _parse_duration(text: str, key: str) -> timedelta:
-    """`72h`, `1h30m`, `7d`; seconds are the smallest unit."""
+def parse_duration(text: str, key: str) -> timedelta:
+    """`72h`, `1h30m`, `7d`; seconds are the smallest unit. Raises `InvalidNetConf` naming the key."""
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise InvalidNetConf(f'key "{key}": found {documents.shown(text)}, expected a duration such as 72h or 1h30m')

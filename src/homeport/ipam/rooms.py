@@ -1,0 +1,94 @@
+"""How much room a plan leaves: in every range, and for more replicas of every workload. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from homeport.ipam.pools import Pool
+from homeport.ipam.ranges import Span
+from homeport.model.addresses import IPAddress
+
+Key = tuple[str, Span]
+"""A range of one scope."""
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """One range: of `usable` addresses so many are `taken` now, `planned` beside, and `surge` needed in an update."""
+
+    scope: str
+    span: Span
+    networks: tuple[str, ...]
+    usable: int
+    taken: int
+    planned: int
+    surge: int
+
+    @property
+    def left(self) -> int:
+        """Below zero by what is missing in an update."""
+        return self.usable - self.taken - self.planned - self.surge
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """One interface of every replica of a workload. `entries` is the length of its map, None without one."""
+
+    pool: Pool
+    entries: int | None = None
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """How many more replicas of a workload there is room for, and what ends first."""
+
+    workload: str
+    more: int
+    limit: str
+
+
+def rooms_of(
+    pools: Iterable[Pool],
+    now: Collection[tuple[str, IPAddress]],
+    then: Collection[tuple[str, IPAddress]],
+    surges: Mapping[Key, int],
+) -> Mapping[Key, Room]:
+    """`now` are the places allocated now, `then` those that are when the plan has come true, `now` included."""
+    found: dict[Key, Room] = {}
+    for pool in pools:
+        for pooled in pool.ranges:
+            key = (pooled.scope, pooled.range.span)
+            if key in found:
+                known = found[key].networks
+                networks = known if pool.network in known else (*known, pool.network)
+                found[key] = msgspec.structs.replace(found[key], networks=networks)
+                continue
+            inside = [place for place in then if place[0] == pooled.scope and place[1] in pooled.range]
+            taken = sum(place in now for place in inside)
+            found[key] = Room(
+                scope=pooled.scope,
+                span=pooled.range.span,
+                networks=(pool.network,),
+                usable=pooled.range.usable,
+                taken=taken,
+                planned=len(inside) - taken,
+                surge=surges.get(key, 0),
+            )
+    return found
+
+
+def fit_of(workload: str, replicas: int, interfaces: Sequence[Interface], rooms: Mapping[Key, Room]) -> Fit:
+    """A replica more needs an address of every range of every interface, or an entry of the interface's map."""
+    limits: list[tuple[int, str]] = []
+    uses: Counter[Key] = Counter()
+    for interface in interfaces:
+        if interface.entries is not None:
+            of_map = f"the map of {interface.pool.network} has {interface.entries} entries"
+            limits.append((interface.entries - replicas, of_map))
+        else:
+            uses.update((r.scope, r.range.span) for r in interface.pool.ranges)
+    limits += [
+        (rooms[key].left // times, f"{key[1]} has {max(rooms[key].left, 0)} left") for key, times in uses.items()
+    ]
+    more, limit = min(limits, default=(0, "no range"), key=lambda entry: entry[0])
+    return Fit(workload=workload, more=max(more, 0), limit=limit)

@@ -1,0 +1,154 @@
+"""What a pod would get on each network it selects: the pools behind its annotation. No I/O.
+
+The same reading serves whoever looks at a cluster from outside: the commands, the lab's controller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from homeport.cni import conflists, documents
+from homeport.cni.conflists import ConfList
+from homeport.ipam.pools import Pool, parse_pool
+from homeport.ipam.ranges import parse_interface
+from homeport.model.addresses import IPInterface
+from homeport.model.errors import CniError, NoSuchObject
+from homeport.multinet import capabilities, requests, selections
+from homeport.multinet.selections import NetworkSelection
+from homeport.ports import NetworkDefinition
+
+POOLED = "whereabouts"
+"""The IPAM type whose section describes a pool of ours."""
+
+Find = Callable[[str, str], NetworkDefinition | None]
+Ipam = Mapping[str, Any]
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """One secondary interface that a pod asks for.
+
+    `pool` is what its addresses come from; `fixed` those that the configuration or the pod itself gives in full. `ipam`
+    is the type of the IPAM plugin, "" without one. `wire` names the link of the node that it is on, "" when none is
+    named: what is on one wire must differ.
+    """
+
+    definition: str
+    ifname: str
+    network: ConfList
+    pool: Pool | None = None
+    fixed: tuple[IPInterface, ...] = ()
+    ipam: str = ""
+    wire: str = ""
+
+
+def network_of(definition: NetworkDefinition) -> ConfList:
+    """The definition's configuration; raises with its name. An empty one stands in a file of every node."""
+    if not definition.config.strip():
+        raise NoSuchObject(f'read network "{definition}": its configuration is in a file of the nodes, not here')
+    try:
+        return conflists.parse(definition.config.encode(), default_name=definition.name)
+    except CniError as error:
+        error.msg = f'network "{definition}": {error.msg}'
+        raise
+
+
+def pool_of(
+    network: ConfList, filled: Callable[[Mapping[str, Any]], Ipam] = lambda plugin: plugin["ipam"]
+) -> Pool | None:
+    """The pool of the first plugin that has one; None when no address of the network is from a pool of ours.
+
+    `filled` gives a plugin's ipam section, with whatever a node's own defaults add. Raises `InvalidNetConf`.
+    """
+    for plugin in network.plugins:
+        if _ipam_type(plugin) == POOLED:
+            return parse_pool(filled(plugin), network=network.name)
+    return None
+
+
+def by_network(definitions: Iterable[NetworkDefinition]) -> Mapping[str, Pool]:
+    """Pools by their network's name. Left out is what cannot be read, and a name that two different pools share."""
+    found: dict[str, Pool | None] = {}
+    for definition in definitions:
+        try:
+            pool = pool_of(network_of(definition))
+        except CniError:
+            continue  # the pods that want it are told what is wrong with it
+        if pool is not None:
+            found[pool.network] = pool if found.get(pool.network, pool) == pool else None
+    return {name: pool for name, pool in found.items() if pool is not None}
+
+
+def interfaces_of(annotation: str, namespace: str, ordinal: int | None, find: Find) -> tuple[Interface, ...]:
+    """The interfaces in order, numbered behind the pod's default network.
+
+    Raises `NoSuchObject` for a network that is not there, and what a selection or configuration that cannot be right
+    raises.
+    """
+    wanted = selections.parse(annotation, namespace, ordinal=ordinal)
+    return tuple(_interface(selection, index, find) for index, selection in enumerate(wanted, start=1))
+
+
+def _interface(selection: NetworkSelection, index: int, find: Find) -> Interface:
+    definition = find(selection.namespace, selection.name)
+    name = f"{selection.namespace}/{selection.name}"
+    if definition is None:
+        raise NoSuchObject(f'find network "{name}": no such NetworkAttachmentDefinition')
+    network = network_of(definition)
+    capabilities.require_honoured(name, network, selection)
+    try:
+        pool = pool_of(network)
+        section = next((p for p in network.plugins if _ipam_type(p)), {})
+        return Interface(
+            definition=name,
+            ifname=requests.ifname_of(selection, index),
+            network=network,
+            pool=pool,
+            fixed=tuple(_fixed(_ipam(section), selection, pool)),
+            ipam=_ipam_type(section),
+            wire=_wire(network.plugins),
+        )
+    except CniError as error:
+        error.msg = f'network "{name}": {error.msg}'
+        raise
+
+
+def _fixed(ipam: Ipam, selection: NetworkSelection, pool: Pool | None) -> Iterable[IPInterface]:
+    """As the plugins read them: what the pod asks for replaces a static network's own, and adds to a pool's."""
+    asked = [ip for ip in (_with_prefix(ip, pool) for ip in selection.ips) if ip is not None]
+    kind = ipam.get("type")
+    if kind == "static" and asked:
+        return asked
+    listed = ipam.get("addresses") if kind in ("static", POOLED) else None
+    texts = [item.get("address") for item in listed or () if isinstance(item, Mapping)]
+    configured = [parse_interface(str(text), f"ipam.addresses[{n}].address") for n, text in enumerate(texts)]
+    return [*configured, *(asked if kind == POOLED else ())]
+
+
+def _with_prefix(ip: Any, pool: Pool | None) -> IPInterface | None:
+    """None for a bare address of no range: its plugin refuses or ignores it."""
+    if hasattr(ip, "network"):
+        interface: IPInterface = ip
+        return interface
+    return next((r.interface(ip) for r in (pool.plain_ranges if pool else ()) if ip in r.subnet), None)
+
+
+def _ipam(plugin: Mapping[str, Any]) -> Ipam:
+    section = plugin.get("ipam")
+    return section if isinstance(section, Mapping) else {}
+
+
+def _ipam_type(plugin: Mapping[str, Any]) -> str:
+    kind = _ipam(plugin).get("type", "")
+    return kind if isinstance(kind, str) else documents.shown(kind)
+
+
+def _wire(plugins: Sequence[Mapping[str, Any]]) -> str:
+    for plugin in plugins:
+        for key in ("master", "bridge"):
+            if isinstance(plugin.get(key), str) and plugin[key]:
+                vlan = plugin.get("vlan")
+                return f"{plugin[key]}.{vlan}" if isinstance(vlan, int) and vlan else str(plugin[key])
+    return ""
