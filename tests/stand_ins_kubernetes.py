@@ -81,7 +81,8 @@ class FakeKubernetes:
             return self.pods.get(ref)
 
     def workload(self, workload: Workload) -> WorkloadState | None:
-        requests.get_workload(workload)
+        if "." not in workload.kind:
+            requests.get_stateful_set(workload)
         self._ask("workload", str(workload))
         with self._lock:
             return self.workloads.get(workload)

@@ -6,6 +6,8 @@ by side, and it dies with the process that made it. Everything is in one folder,
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import shutil
 import tempfile
@@ -91,7 +93,7 @@ class ControlPlane:
         self._guard: Guard | None = None
         self._place: Place | None = None
         self._data: Path | None = None
-        self._port = 0
+        self._port = self._etcd_port = 0
         self._servers: dict[str, Server] = {}
 
     def __enter__(self) -> ControlPlane:
@@ -146,11 +148,11 @@ class ControlPlane:
     def _start_servers(self, programs: Binaries) -> None:
         assert self._place
         host, ca = self._place.loopback, self._authority.ca
-        etcd_port, self._port = places.free_port(host), places.free_port(self._place.api_address)
-        etcd = self._server("etcd", programs, self._etcd_flags(host, etcd_port))
-        self._server("kube-apiserver", programs, self._apiserver_flags(f"http://{host}:{etcd_port}"))
+        self._etcd_port, self._port = places.free_port(host), places.free_port(self._place.api_address)
+        etcd = self._server("etcd", programs, self._etcd_flags(host, self._etcd_port))
+        self._server("kube-apiserver", programs, self._apiserver_flags(f"http://{host}:{self._etcd_port}"))
         etcd.start()
-        etcd.wait(lambda: answers_ok(host, etcd_port, "/health"), READY_SECONDS)
+        etcd.wait(lambda: answers_ok(host, self._etcd_port, "/health"), READY_SECONDS)
         self.start_apiserver()
         old = tuple(int(n) for n in programs.version.removeprefix("v").split(".")[:2]) < (1, 24)
         common = [
@@ -190,6 +192,15 @@ class ControlPlane:
     def stop_apiserver(self) -> None:
         """At once, as a crash does: connections break, then are refused."""
         self._servers["kube-apiserver"].stop(kill=True)
+
+    def forget_versions(self, before: str) -> None:
+        """Lists and watches of versions before that one are answered 410 from now on, as after some minutes."""
+        assert self._place
+        etcd = http.client.HTTPConnection(self._place.loopback, self._etcd_port, timeout=READY_SECONDS)
+        etcd.request("POST", "/v3/kv/compaction", json.dumps({"revision": before, "physical": True}))
+        answer = etcd.getresponse()
+        assert answer.status == 200, answer.read()
+        etcd.close()
 
     def pause_apiserver(self) -> None:
         """Connections stay and are accepted by the kernel, but nothing is answered."""

@@ -21,7 +21,8 @@ from testcluster.control_plane import ControlPlane, node_user
 from homeport.host.files import LocalFiles
 from homeport.ipam.objects import Pod
 from homeport.kube import configs
-from homeport.kube.client import HURRIED_SECONDS, KubernetesClient
+from homeport.kube.asking import HURRIED_SECONDS
+from homeport.kube.client import KubernetesClient
 from homeport.kube.configs import ApiConfig, File
 from homeport.model.errors import IOFailure, TryAgainLater
 from homeport.model.names import PodRef

@@ -30,7 +30,8 @@ from tests.stand_ins_api import (
 
 from homeport.ipam.identities import Workload
 from homeport.kube import connecting
-from homeport.kube.client import HURRIED_SECONDS, KubernetesClient
+from homeport.kube.asking import HURRIED_SECONDS
+from homeport.kube.client import KubernetesClient
 from homeport.kube.configs import File
 from homeport.model.errors import CniError, DecodeFailure, IOFailure, TryAgainLater
 from homeport.model.names import PodRef

@@ -28,7 +28,7 @@ CRD = "/apis/k8s.cni.cncf.io/v1"
         ),
         (requests.get_node("n1.example.org"), "get", "nodes", "/api/v1/nodes/n1.example.org"),
         (
-            requests.get_workload(Workload("shop", "StatefulSet", "web")),
+            requests.get_stateful_set(Workload("shop", "StatefulSet", "web")),
             "get",
             "statefulsets",
             "/apis/apps/v1/namespaces/shop/statefulsets/web",
@@ -118,9 +118,9 @@ def test_the_longest_name_is_sent() -> None:
     assert requests.get_pod(PodRef("shop", "a" * 253)).path.endswith("a" * 253)
 
 
-def test_only_workloads_with_ordinals_are_asked_for() -> None:
-    with pytest.raises(UnsupportedField, match='found kind "ReplicaSet", expected StatefulSet'):
-        requests.get_workload(Workload("shop", "ReplicaSet", "web"))
+def test_a_kind_without_a_group_is_only_kubernetes_own() -> None:
+    with pytest.raises(UnsupportedField, match=r'found kind "ReplicaSet", expected StatefulSet or KIND\.GROUP'):
+        requests.get_stateful_set(Workload("shop", "ReplicaSet", "web"))
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,18 @@ thread, writing is for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import msgspec
 
 from homeport.kube import decoding, errors
-from homeport.kube.decoding import Bytes, Identity, Page
+from homeport.kube.decoding import Bytes, Change, Identity, Page
 from homeport.kube.errors import Expired
 from homeport.model.errors import DecodeFailure, TryAgainLater
 
 T = TypeVar("T")
+_TYPES = ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
 
 
 class _Entry(msgspec.Struct, Generic[T], frozen=True):
@@ -47,46 +48,40 @@ class Cache(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def replace(self, pages: Sequence[Page]) -> Told:
+    def replace(self, pages: Iterable[Page]) -> Told:
         """Takes a complete list, all its pages in order, for everything there is.
 
         An object that cannot be read is left out, so that whoever asks for it asks the API server; one whose very
         name cannot be read makes the list as a whole a `DecodeFailure`, which changes nothing.
         """
+        version = ""
         there: dict[tuple[str, str], str] = {}
         entries: dict[tuple[str, str], _Entry[T]] = {}
         for page in pages:
             for item in page.items:
-                identity = _identified(item)
+                identity = decoding.decode_identified(item)
                 key = (identity.namespace, identity.name)
                 there[key] = identity.uid
                 entry = self._entry(identity, item)
                 if entry is not None:
                     entries[key] = entry
+            version = page.version
         gone = tuple(e.identity for key, e in self._entries.items() if there.get(key) != e.identity.uid)
         self._entries = entries
-        return Told(pages[-1].version, gone)
+        return Told(version, gone)
 
     def apply(self, line: Bytes) -> Told:
-        """Takes one line of a watch.
-
-        Raises `Expired` when only a new list can go on, `TryAgainLater` for another error of the API server's and
-        `DecodeFailure` for a line that cannot be understood: a list must follow, as something was missed.
-        """
-        change = decoding.decode_change(line)
-        if change.type == "ERROR":
-            raise _reported(change.object)
+        """Takes one line of a watch; for its errors see `understood`."""
+        change = understood(line)
         if change.type == "BOOKMARK":
             return Told(decoding.decode_identity(change.object).version)
-        identity = _identified(change.object)
+        identity = decoding.decode_identified(change.object)
         key = (identity.namespace, identity.name)
         former = self._entries.get(key)
         if change.type == "DELETED":
             if former is not None and former.identity.uid == identity.uid:
                 del self._entries[key]
             return Told(identity.version, (identity,))
-        if change.type not in ("ADDED", "MODIFIED"):
-            raise DecodeFailure(f'decode watch event: found type "{change.type}", expected ADDED, MODIFIED or DELETED')
         entry = self._entry(identity, change.object)
         if entry is not None:
             self._entries[key] = entry
@@ -102,11 +97,18 @@ class Cache(Generic[T]):
             return None
 
 
-def _identified(item: Bytes) -> Identity:
-    identity = decoding.decode_identity(item)
-    if not identity.name or not identity.uid or not identity.version:
-        raise DecodeFailure("decode object of the API server: found no name, UID or resourceVersion")
-    return identity
+def understood(line: Bytes) -> Change:
+    """One line of a watch that tells of an object, or is a bookmark.
+
+    Raises `Expired` when only a new list can go on, `TryAgainLater` for another error of the API server's and
+    `DecodeFailure` for a line that cannot be understood: a list must follow, as something was missed.
+    """
+    change = decoding.decode_change(line)
+    if change.type == "ERROR":
+        raise _reported(change.object)
+    if change.type not in _TYPES:
+        raise DecodeFailure(f'decode watch event: found type "{change.type}", expected one of {", ".join(_TYPES)}')
+    return change
 
 
 def _reported(item: Bytes) -> TryAgainLater:

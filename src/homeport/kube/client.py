@@ -17,24 +17,23 @@ import msgspec
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.kube import decoding, errors, requests
+from homeport.kube.asking import DEADLINE_SECONDS, Asker
 from homeport.kube.caching import Cache
 from homeport.kube.configs import ApiConfig
-from homeport.kube.connecting import Answer
 from homeport.kube.decoding import Identity
+from homeport.kube.discovering import Discovery
 from homeport.kube.events import EventSender
+from homeport.kube.objects import KubernetesObjects
 from homeport.kube.requests import Request
 from homeport.kube.sending import Observe, Sender
 from homeport.kube.watching import USUAL, Timing, Watcher
-from homeport.model.errors import CniError, DecodeFailure, TryAgainLater
+from homeport.model.errors import CniError, TryAgainLater
 from homeport.model.names import PodRef
 from homeport.ports import Event, NetworkDefinition
 
 T = TypeVar("T")
 K = TypeVar("K")
 
-DEADLINE_SECONDS = 2.5  # of one question, whatever it takes
-HURRIED_SECONDS = 0.5  # of one that follows a question which took its whole time in vain
-_HURRY_LASTS_SECONDS = 10.0
 START_SECONDS = 5.0  # that `start` waits for the first lists
 _REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
 _FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
@@ -64,7 +63,7 @@ class KubernetesClient:
 
     `recall` is asked for a pod when the API server does not answer and no watch has it: the node's own records (E20).
     `observe` is told of every attempt (request, status or 0, seconds); `on_trouble` of what goes wrong in the
-    background, where nobody waits for an answer.
+    background, where nobody waits for an answer. `objects` asks for any other resource, with the same deadlines.
     """
 
     def __init__(
@@ -78,8 +77,10 @@ class KubernetesClient:
         timing: Timing = USUAL,
     ) -> None:
         self.recall: Callable[[PodRef], Pod | None] = lambda _ref: None
-        self._patience = _Patience(deadline_seconds)
         self._sender = Sender(config, observe=observe)
+        self._asker = Asker(self._sender, deadline_seconds=deadline_seconds)
+        self._discovery = Discovery(self._asker)
+        self.objects = KubernetesObjects(self._asker, on_trouble=on_trouble, timing=timing)
         self._on_pod_gone: list[OnPodGone] = []
         self._known_pods = Cache(decoding.decode_pod)
         self._known_definitions = Cache(decoding.decode_definition)
@@ -87,7 +88,7 @@ class KubernetesClient:
             "pods",
             self._sender,
             self._known_pods,
-            list_page=lambda token: requests.list_pods(node, continue_token=token),
+            list_page=lambda token, _version: requests.list_pods(node, continue_token=token),
             watch=lambda version, seconds: requests.watch_pods(node, version, timeout_seconds=seconds),
             on_gone=self._pod_gone,
             on_trouble=on_trouble,
@@ -97,7 +98,7 @@ class KubernetesClient:
             requests.DEFINITIONS,
             self._sender,
             self._known_definitions,
-            list_page=lambda token: requests.list_definitions(continue_token=token),
+            list_page=lambda token, _version: requests.list_definitions(continue_token=token),
             watch=lambda version, seconds: requests.watch_definitions(version, timeout_seconds=seconds),
             on_trouble=on_trouble,
             timing=timing,
@@ -122,12 +123,14 @@ class KubernetesClient:
             watcher.listed.wait(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
-        """Sends the events that wait, for a short time, and ends the watches. Questions under way break off."""
+        """Sends the events that wait, for a short time, and ends the watches, those of `objects` too. Questions under
+        way break off.
+        """
         self._events.close(seconds=_FLUSH_SECONDS)
         watchers = (self._pods, self._definitions)
         for watcher in watchers:
             watcher.stop()
-        self._sender.close()
+        self.objects.close()
         for watcher in watchers:
             watcher.join(_JOIN_SECONDS)
 
@@ -192,7 +195,7 @@ class KubernetesClient:
         known = self._recent_workloads.get(workload)
         if known is not None:
             return known
-        found = self._find(requests.get_workload(workload), decoding.decode_stateful_set)
+        found = self._discovery.workload(workload)
         if found is not None:
             self._recent_workloads.put(workload, found)
         return found
@@ -213,7 +216,7 @@ class KubernetesClient:
 
     def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
         request = requests.patch_pod_annotations(ref, uid, annotations)
-        answer = self._ask(request)
+        answer = self._asker.ask(request)
         if answer.code == 200:
             return True
         if errors.is_absence(request, answer.code, answer.body):
@@ -236,28 +239,8 @@ class KubernetesClient:
 
     def _find(self, request: Request, decode: Callable[[bytes], T]) -> T | None:
         """The object, or None when the API server says that it is not there."""
-        answer = self._ask(request)
-        if answer.code == 200:
-            identity = decoding.decode_identity(answer.body)
-            if (identity.namespace, identity.name) != (request.namespace, request.name):
-                raise DecodeFailure(
-                    f"{request}: found {identity.namespace}/{identity.name}, expected what was asked for"
-                )
-            return decode(answer.body)
-        if errors.is_absence(request, answer.code, answer.body):
-            return None
-        raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
-
-    def _ask(self, request: Request) -> Answer:
-        seconds = self._patience.seconds()
-        began = time.monotonic()
-        try:
-            answer = self._sender.ask(request, seconds=seconds)
-        except TryAgainLater:
-            self._patience.waited_in_vain(time.monotonic() - began)
-            raise
-        self._patience.answered()
-        return answer
+        body = self._asker.find(request)
+        return None if body is None else decode(body)
 
     def _pod_gone(self, identity: Identity) -> None:
         ref = PodRef(identity.namespace, identity.name)
@@ -266,28 +249,6 @@ class KubernetesClient:
             self._recent_pods.forget(ref)
         for callback in self._on_pod_gone:
             callback(ref, identity.uid)
-
-
-class _Patience:
-    """How long a question may take. A pod's ADD asks several, and a frozen API server is not to cost it that many
-    deadlines: after one that passed in vain the next ones are short, until one is answered or some seconds are over.
-    """
-
-    def __init__(self, usual_seconds: float) -> None:
-        self._usual_seconds = usual_seconds
-        self._short_until = 0.0
-
-    def seconds(self) -> float:
-        is_short = time.monotonic() < self._short_until
-        return min(self._usual_seconds, HURRIED_SECONDS) if is_short else self._usual_seconds
-
-    def waited_in_vain(self, seconds: float) -> None:
-        """A short question proves nothing of a server that is slow, so that it prolongs nothing either."""
-        if seconds >= self._usual_seconds:
-            self._short_until = time.monotonic() + _HURRY_LASTS_SECONDS
-
-    def answered(self) -> None:
-        self._short_until = 0.0
 
 
 class _Recent(Generic[K, T]):

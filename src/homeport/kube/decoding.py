@@ -15,7 +15,7 @@ from homeport.ipam.identities import Workload
 from homeport.ipam.objects import NodeState, OwnerReference, Pod, WorkloadState
 from homeport.model.errors import DecodeFailure
 from homeport.model.names import PodRef
-from homeport.ports import NetworkDefinition
+from homeport.ports import ApiObject, NetworkDefinition, Resource
 
 T = TypeVar("T")
 Bytes = bytes | bytearray | msgspec.Raw
@@ -95,6 +95,40 @@ class _StatefulSet(msgspec.Struct):
     spec: _StatefulSetSpec
 
 
+class _Pods(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+class _WorkloadSpec(_StatefulSetSpec):
+    instances: int | None = None
+    pods: list[_Pods] | None = None
+
+
+class _Workload(msgspec.Struct):
+    metadata: _Metadata
+    spec: _WorkloadSpec
+
+
+class _GroupVersion(msgspec.Struct):
+    version: str = ""
+
+
+class _Group(msgspec.Struct, rename="camel"):
+    versions: list[_GroupVersion]
+    preferred_version: _GroupVersion = msgspec.field(default_factory=_GroupVersion)
+
+
+class _Resource(msgspec.Struct):
+    name: str
+    kind: str
+    namespaced: bool = False
+
+
+class _Resources(msgspec.Struct, rename="camel"):
+    group_version: str
+    resources: list[_Resource]
+
+
 class _Condition(msgspec.Struct):
     type: str = ""
     status: str = ""
@@ -165,6 +199,9 @@ class Identity(msgspec.Struct, frozen=True):
 _POD = msgspec.json.Decoder(_Pod)
 _DEFINITION = msgspec.json.Decoder(_Definition)
 _STATEFUL_SET = msgspec.json.Decoder(_StatefulSet)
+_WORKLOAD = msgspec.json.Decoder(_Workload)
+_GROUP = msgspec.json.Decoder(_Group)
+_RESOURCES = msgspec.json.Decoder(_Resources)
 _NODE = msgspec.json.Decoder(_Node)
 _LIST = msgspec.json.Decoder(_List)
 _CHANGE = msgspec.json.Decoder(_Change)
@@ -206,13 +243,70 @@ def decode_stateful_set(body: Bytes) -> WorkloadState:
     wire = _decode(_STATEFUL_SET.decode, body, "statefulset")
     meta, spec = wire.metadata, wire.spec
     _require(meta, "statefulset")
+    replicas = 1 if spec.replicas is None else spec.replicas  # the API's default
+    start = spec.ordinals.start if spec.ordinals is not None else 0
+    return _state(Workload(meta.namespace, "StatefulSet", meta.name), meta, spec, start, replicas)
+
+
+def decode_workload(body: Bytes, workload: Workload) -> WorkloadState:
+    """Of any other kind. How many replicas are wanted is in `spec.replicas`, `spec.instances` or `spec.pods`.
+
+    The ordinals begin at `spec.ordinals.start`, else at 1 with `instances` (CloudNativePG) and at 0 with `replicas`;
+    with `pods` (Strimzi) they are those in the pods' names, and a gap counts as wanted. Without any of the three
+    nothing is known, and that is a `DecodeFailure`: nobody is to be taken for scaled away.
+    """
+    wire = _decode(_WORKLOAD.decode, body, f'"{workload.kind}"')
+    meta, spec = wire.metadata, wire.spec
+    _require(meta, f'"{workload.kind}"')
+    if spec.replicas is not None:
+        start, replicas = 0, spec.replicas
+    elif spec.instances is not None:
+        start, replicas = 1, spec.instances
+    elif spec.pods is not None:
+        start, replicas = _ordinals(meta.name, spec.pods)
+    else:
+        raise DecodeFailure(f"decode {workload}: found none of spec.replicas, spec.instances and spec.pods")
+    if spec.ordinals is not None:
+        start = spec.ordinals.start
+    return _state(workload, meta, spec, start, replicas)
+
+
+def _ordinals(name: str, pods: list[_Pods]) -> tuple[int, int]:
+    """The lowest ordinal, and how many there are up to the highest."""
+    texts = [pod.metadata.name.removeprefix(f"{name}-") for pod in pods]
+    found = [int(text) for text in texts if text.isascii() and text.isdigit() and len(text) <= 10]
+    if len(found) < len(pods) or not found:
+        return 0, len(pods)
+    return min(found), max(found) - min(found) + 1
+
+
+def _state(workload: Workload, meta: _Metadata, spec: _StatefulSetSpec, start: int, replicas: int) -> WorkloadState:
     return WorkloadState(
-        workload=Workload(meta.namespace, "StatefulSet", meta.name),
+        workload=workload,
         uid=meta.uid,
-        replicas=1 if spec.replicas is None else spec.replicas,  # the API's default
-        ordinals_start=spec.ordinals.start if spec.ordinals is not None else 0,
+        replicas=replicas,
+        ordinals_start=start,
         annotations={**(spec.template.metadata.annotations or {}), **(meta.annotations or {})},
         deleting=meta.deletion_timestamp is not None,
+    )
+
+
+def decode_group(body: Bytes) -> tuple[str, ...]:
+    """The versions of an API group, the preferred one first."""
+    wire = _decode(_GROUP.decode, body, "API group")
+    preferred = wire.preferred_version.version
+    others = [v.version for v in wire.versions if v.version != preferred]
+    return tuple(v for v in (preferred, *others) if v)
+
+
+def decode_resources(body: Bytes) -> tuple[Resource, ...]:
+    """The resources of one version of an API group, without subresources."""
+    wire = _decode(_RESOURCES.decode, body, "API resources")
+    group, _, version = wire.group_version.rpartition("/")
+    return tuple(
+        Resource(group=group, version=version, plural=r.name, kind=r.kind, namespaced=r.namespaced)
+        for r in wire.resources
+        if "/" not in r.name
     )
 
 
@@ -245,6 +339,20 @@ def decode_identity(body: Bytes) -> Identity:
     """Of an object whatever its kind; a bookmark's name and UID are ""."""
     meta = _decode(_NAMED.decode, body, "object").metadata
     return Identity(meta.namespace, meta.name, meta.uid, meta.resource_version)
+
+
+def decode_identified(body: Bytes) -> Identity:
+    """Of one object that is there: it has a name, a UID and a version."""
+    identity = decode_identity(body)
+    if not identity.name or not identity.uid or not identity.version:
+        raise DecodeFailure("decode object of the API server: found no name, UID or resourceVersion")
+    return identity
+
+
+def decode_object(body: Bytes) -> ApiObject:
+    """Of any resource."""
+    found = decode_identified(body)
+    return ApiObject(namespace=found.namespace, name=found.name, uid=found.uid, version=found.version, body=bytes(body))
 
 
 def _decode(decode: Callable[[Any], T], body: Bytes, what: str) -> T:

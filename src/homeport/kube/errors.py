@@ -11,7 +11,7 @@ import ssl
 import msgspec
 
 from homeport.kube.requests import Request
-from homeport.model.errors import CniError, IOFailure, TryAgainLater
+from homeport.model.errors import CniError, IOFailure, TryAgainLater, Unreachable
 
 
 class Expired(TryAgainLater):
@@ -86,6 +86,21 @@ def may_be_another(code: int, body: bytes) -> bool:
     )
 
 
+def is_taken(code: int, body: bytes) -> bool:
+    """Whether a creation was refused as the name is taken; any other 409 is something else."""
+    status = decode_status(body) if code == 409 else None
+    return status is not None and status.reason == "AlreadyExists"
+
+
+def is_failed_test(code: int, body: bytes) -> bool:
+    """Whether a JSON patch was refused for one of its tests, or as what it works on is not there.
+
+    That is a 422 about no object; one that names the object is the refusal of what the patch made of it.
+    """
+    status = decode_status(body) if code == 422 else None
+    return status is not None and not (status.details is not None and status.details.name)
+
+
 def is_ending_namespace(code: int, body: bytes) -> bool:
     """Whether nothing can be created as the namespace is being deleted."""
     status = decode_status(body) if code == 403 else None
@@ -105,7 +120,7 @@ def refused(request: Request, code: int, body: bytes, *, place: str) -> CniError
     if code == 403:
         return IOFailure(f'{request}: {place} forbids "{request.verb}" of "{request.resource}" (403)', told)
     if code == 404:
-        return TryAgainLater(f'{request}: {place} knows no resource "{request.resource}" (404)', told)
+        return _unknown(request, told, place)
     if 300 <= code < 400:
         return IOFailure(f"{request}: {place} answered with a redirect ({code}), expected an API server")
     if code == 410:
@@ -115,9 +130,9 @@ def refused(request: Request, code: int, body: bytes, *, place: str) -> CniError
     return IOFailure(f"{request}: {place} answered {code}", told)
 
 
-def unreachable(request: Request, why: str, *, place: str) -> TryAgainLater:
-    """No answer came, or not all of it."""
-    return TryAgainLater(f"{request}: no answer from {place}: {why}")
+def unreachable(request: Request, why: str, *, place: str, sent: bool = True) -> TryAgainLater:
+    """No answer came, or not all of it; `sent` is whether the question may have arrived."""
+    return (TryAgainLater if sent else Unreachable)(f"{request}: no answer from {place}: {why}")
 
 
 def reason(failure: Exception) -> str:
@@ -128,6 +143,14 @@ def reason(failure: Exception) -> str:
     if isinstance(failure, OSError) and failure.strerror:
         return failure.strerror.lower()
     return str(failure) or type(failure).__name__
+
+
+def _unknown(request: Request, told: str, place: str) -> CniError:
+    """Kubernetes' own resources are there as soon as it has started; another one once somebody has installed it."""
+    msg = f'{request}: {place} knows no resource "{request.resource}" (404)'
+    if "." not in request.group or request.group.endswith(".k8s.io"):
+        return TryAgainLater(msg, told)
+    return IOFailure(f'{msg}, expected the definition "{request.resource}.{request.group}" to be installed', told)
 
 
 def _told(status: ApiStatus | None) -> str:

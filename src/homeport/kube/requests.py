@@ -1,7 +1,8 @@
 """Requests to the API server as values: what is asked, of which object, with which body. No I/O.
 
 Kubernetes API conventions; docs/kubernetes.md lists every request Homeport makes and the role it needs. All of them
-may be sent twice: a write here says what is to be, of an object named by us, and never adds to what is.
+may be sent twice: a write here says what is to be, of an object named by us, and never adds to what is. Those for any
+resource are in `object_requests`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from homeport.ipam.identities import Workload
 from homeport.model.errors import InvalidNetConf, UnsupportedField
 from homeport.model.names import PodRef
 
-Verb = Literal["get", "list", "watch", "create", "patch"]  # as roles name them
+Verb = Literal["get", "list", "watch", "create", "patch", "delete"]  # as roles name them
+
+Query = tuple[tuple[str, str], ...]
 
 PAGE_ITEMS = 500
 DEFINITIONS = "network-attachment-definitions"
@@ -28,22 +31,26 @@ _DEFINITIONS_ROOT = "/apis/k8s.cni.cncf.io/v1"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME_MAX = 253
 
-_JSON = ("Content-Type", "application/json")
-_MERGE_PATCH = ("Content-Type", "application/merge-patch+json")
+JSON = ("Content-Type", "application/json")
+MERGE_PATCH = ("Content-Type", "application/merge-patch+json")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. `resource` is as a role names it (`pods/status`); `name` is "" where it is about a collection."""
+    """One request. `resource` is as a role names it (`pods/status`); `name` is "" where it is about a collection.
+
+    `group` is the resource's API group where an error is to say which definition is missing.
+    """
 
     verb: Verb
     resource: str
     path: str
-    method: Literal["GET", "POST", "PATCH"] = "GET"
-    query: tuple[tuple[str, str], ...] = ()
+    method: Literal["GET", "POST", "PATCH", "DELETE"] = "GET"
+    query: Query = ()
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     namespace: str = ""
     name: str = ""
+    group: str = ""
 
     @property
     def target(self) -> str:
@@ -73,11 +80,22 @@ def get_node(name: str) -> Request:
     return _get("/api/v1", "nodes", name)
 
 
-def get_workload(workload: Workload) -> Request:
-    """Raises `UnsupportedField` for a kind we have no resource of."""
+def get_stateful_set(workload: Workload) -> Request:
+    """Raises `UnsupportedField` for another kind: one with an API group must be looked for first (`discovering`)."""
     if workload.kind != "StatefulSet":
-        raise UnsupportedField(f'look up {workload}: found kind "{workload.kind}", expected StatefulSet')
+        raise UnsupportedField(f'look up {workload}: found kind "{workload.kind}", expected StatefulSet or KIND.GROUP')
     return _get("/apis/apps/v1", "statefulsets", workload.name, workload.namespace)
+
+
+def get_group(group: str) -> Request:
+    """Which versions of an API group are served, and which one first."""
+    return Request(verb="get", resource="apis", path=f"/apis/{required_name(group, 'apis')}", name=group)
+
+
+def get_resources(group: str, version: str) -> Request:
+    """The resources of one version of an API group."""
+    path = f"/apis/{required_name(group, 'apis')}/{required_name(version, 'apis')}"
+    return Request(verb="get", resource="apis", path=path, name=f"{group}/{version}")
 
 
 def _get(root: str, resource: str, name: str, namespace: str | None = None) -> Request:
@@ -109,25 +127,33 @@ def watch_definitions(version: str, *, timeout_seconds: int) -> Request:
 
 
 def _on_node(node: str) -> tuple[tuple[str, str], ...]:
-    return (("fieldSelector", f"spec.nodeName={_required_name(node, 'nodes')}"),)
+    return (("fieldSelector", f"spec.nodeName={required_name(node, 'nodes')}"),)
 
 
 def _list(root: str, resource: str, continue_token: str, *selectors: tuple[str, str]) -> Request:
-    query = [*selectors, ("limit", str(PAGE_ITEMS))]
-    if continue_token:
-        query.append(("continue", continue_token))
-    return Request(verb="list", resource=resource, path=f"{root}/{resource}", query=tuple(query))
+    query = (*selectors, *page_query(continue_token))
+    return Request(verb="list", resource=resource, path=f"{root}/{resource}", query=query)
 
 
 def _watch(root: str, resource: str, version: str, timeout_seconds: int, *selectors: tuple[str, str]) -> Request:
-    query = (
-        *selectors,
+    query = (*selectors, *watch_query(version, timeout_seconds))
+    return Request(verb="watch", resource=resource, path=f"{root}/{resource}", query=query)
+
+
+def page_query(continue_token: str) -> Query:
+    """What asks for a page: the first, or the one that follows where the token comes from."""
+    limit = ("limit", str(PAGE_ITEMS))
+    return (limit, ("continue", continue_token)) if continue_token else (limit,)
+
+
+def watch_query(version: str, timeout_seconds: int) -> Query:
+    """What makes a list a watch."""
+    return (
         ("watch", "true"),
         ("resourceVersion", version),
         ("allowWatchBookmarks", "true"),
         ("timeoutSeconds", str(timeout_seconds)),
     )
-    return Request(verb="watch", resource=resource, path=f"{root}/{resource}", query=query)
 
 
 # --- writes ----------------------------------------------------------------------------------------------------
@@ -146,7 +172,7 @@ def patch_pod_annotations(ref: PodRef, uid: str, annotations: Mapping[str, str])
         resource="pods/status",
         method="PATCH",
         path=_object_path("/api/v1", "pods", ref.name, ref.namespace) + "/status",
-        headers=(_MERGE_PATCH,),
+        headers=(MERGE_PATCH,),
         body=msgspec.json.encode({"metadata": metadata}),
         namespace=ref.namespace,
         name=ref.name,
@@ -159,8 +185,8 @@ def create_event(namespace: str, event: Mapping[str, object]) -> Request:
         verb="create",
         resource="events",
         method="POST",
-        path=f"/api/v1/namespaces/{_required_name(namespace, 'namespaces')}/events",
-        headers=(_JSON,),
+        path=f"/api/v1/namespaces/{required_name(namespace, 'namespaces')}/events",
+        headers=(JSON,),
         body=msgspec.json.encode(event),
         namespace=namespace,
     )
@@ -173,7 +199,7 @@ def patch_event(namespace: str, name: str, changes: Mapping[str, object]) -> Req
         resource="events",
         method="PATCH",
         path=_object_path("/api/v1", "events", name, namespace),
-        headers=(_MERGE_PATCH,),
+        headers=(MERGE_PATCH,),
         body=msgspec.json.encode(changes),
         namespace=namespace,
         name=name,
@@ -181,11 +207,12 @@ def patch_event(namespace: str, name: str, changes: Mapping[str, object]) -> Req
 
 
 def _object_path(root: str, resource: str, name: str, namespace: str | None) -> str:
-    within = "" if namespace is None else f"/namespaces/{_required_name(namespace, 'namespaces')}"
-    return f"{root}{within}/{resource}/{_required_name(name, resource)}"
+    within = "" if namespace is None else f"/namespaces/{required_name(namespace, 'namespaces')}"
+    return f"{root}{within}/{resource}/{required_name(name, resource)}"
 
 
-def _required_name(name: str, resource: str) -> str:
+def required_name(name: str, resource: str) -> str:
+    """`name`, if an object can have it; else `InvalidNetConf`."""
     if len(name) > _NAME_MAX or not _NAME.fullmatch(name):
         raise InvalidNetConf(
             f"name in {resource}: found {documents.shown(name)}, expected lower-case letters, digits, '-' and '.',"

@@ -39,6 +39,23 @@ class _Failure(msgspec.Struct, frozen=True):
     passing: bool
 
 
+class _Course(msgspec.Struct):
+    """How far a question has come in all its attempts: whether any of it may have arrived."""
+
+    sent: bool = False
+
+
+class Stream:
+    """The lines of an answer that goes on. Ended by `abort`, from any thread."""
+
+    def __init__(self, lines: Iterator[bytes], abort: Callable[[], None]) -> None:
+        self.abort = abort
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._lines
+
+
 class Sender:
     """Sends requests from any number of threads.
 
@@ -57,13 +74,16 @@ class Sender:
         self._failed_at: float | None = None
 
     def ask(self, request: Request, *, seconds: float) -> Answer:
-        """The answer, whatever its status. Raises within `seconds`: `TryAgainLater` when no whole answer came."""
+        """The answer, whatever its status. Raises within `seconds`: `TryAgainLater` when no whole answer came, and
+        `Unreachable` when besides nothing was ever sent.
+        """
+        course = _Course()
         until = time.monotonic() + seconds
         pauses = iter(_PAUSES)
         renewed = False
         while True:
             material = self._credentials.current()
-            outcome = self._attempt(request, material, until, seconds)
+            outcome = self._attempt(request, material, until, seconds, course)
             if isinstance(outcome, Answer):
                 if outcome.code == 401 and not renewed and self._credentials.renewed(material):
                     renewed = True
@@ -80,7 +100,7 @@ class Sender:
                 raise outcome.error
 
     @contextmanager
-    def stream(self, request: Request, *, seconds: float) -> Iterator[Iterator[bytes]]:
+    def stream(self, request: Request, *, seconds: float) -> Iterator[Stream]:
         """The lines of an answer that takes up to `seconds`, on a connection of its own.
 
         Raises what the status means when it is no success; the lines raise `TryAgainLater` when the answer breaks off.
@@ -95,7 +115,7 @@ class Sender:
                 if code != 200:
                     raise errors.refused(request, code, connection.rest(began + _BEGIN_SECONDS), place=self.place)
             self._told(request, code, began)
-            yield self._lines(request, connection, seconds, began)
+            yield Stream(self._lines(request, connection, seconds, began), connection.abort)
         finally:
             self._end(connection)
 
@@ -114,22 +134,25 @@ class Sender:
         for _, connection in idle:
             self._end(connection)
 
-    def _attempt(self, request: Request, material: Material, until: float, seconds: float) -> Answer | _Failure:
+    def _attempt(
+        self, request: Request, material: Material, until: float, seconds: float, course: _Course
+    ) -> Answer | _Failure:
         began = time.monotonic()
         try:
-            answer = self._answer(request, material, until)
+            answer = self._answer(request, material, until, course)
         except BROKEN as e:
             late = isinstance(e, TimeoutError) and time.monotonic() >= until
             self._told(request, 0, began)
-            error = self._explained(request, e, seconds if late else None)
+            error = self._explained(request, e, seconds if late else None, sent=course.sent)
             error.__cause__ = e
             return _Failure(error, passing=not (late or self._closed or isinstance(error, IOFailure)))
         self._told(request, answer.code, began)
         return answer
 
-    def _answer(self, request: Request, material: Material, until: float) -> Answer:
+    def _answer(self, request: Request, material: Material, until: float, course: _Course) -> Answer:
         """On a connection kept from before if one is still good, else on a new one."""
         while (kept := self._kept(material)) is not None:
+            course.sent = True
             try:
                 return self._ask_on(kept, request, material, until)
             except TimeoutError:
@@ -137,7 +160,9 @@ class Sender:
                     raise
             except BROKEN:
                 continue  # closed by the peer while it was idle: that says nothing about the API server
-        return self._ask_on(self._connect(material, until), request, material, until)
+        connection = self._connect(material, until)
+        course.sent = True
+        return self._ask_on(connection, request, material, until)
 
     def _connect(self, material: Material, until: float) -> Connection:
         connection = Connection(self._config, material, until)
@@ -193,13 +218,13 @@ class Sender:
         except BROKEN as e:
             raise self._explained(request, e, seconds if isinstance(e, TimeoutError) else None) from e
 
-    def _explained(self, request: Request, failure: Exception, seconds: float | None) -> CniError:
+    def _explained(self, request: Request, failure: Exception, seconds: float | None, *, sent: bool = True) -> CniError:
         """`seconds` is the deadline that was missed, None when something else went wrong."""
         if isinstance(failure, ssl.SSLCertVerificationError):
             return IOFailure(f"{request}: certificate of {self.place}: {failure.verify_message}")
         self._failed_at = time.monotonic()
         why = f"none within {seconds:g} s" if seconds is not None else errors.reason(failure)
-        return errors.unreachable(request, why, place=self.place)
+        return errors.unreachable(request, why, place=self.place, sent=sent)
 
     def _told(self, request: Request, code: int, began: float) -> None:
         if code:

@@ -9,20 +9,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import msgspec
 
-from homeport.kube import decoding, errors
-from homeport.kube.caching import Cache, Told
-from homeport.kube.decoding import Identity, Page
+from homeport.kube.asking import pages
+from homeport.kube.caching import Told
+from homeport.kube.decoding import Bytes, Identity, Page
 from homeport.kube.errors import Expired
 from homeport.kube.requests import Request
-from homeport.kube.sending import Sender
+from homeport.kube.sending import Sender, Stream
 from homeport.model.errors import CniError, DecodeFailure, InternalError
 
-T = TypeVar("T")
+
+class Telling(Protocol):
+    """What takes the lists and the lines: a `Cache`, a `Follower`."""
+
+    def replace(self, pages: Iterable[Page]) -> Told: ...
+    def apply(self, line: Bytes) -> Told: ...
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,34 +65,39 @@ class Backoff:
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 -- spreads retries, keeps no secret
 
 
-class Watcher(Generic[T]):
-    """Lists and watches one resource into `cache` until closed.
+class Watcher:
+    """Lists and watches one resource into `telling` until closed.
 
-    `list_page` builds the request of a page from a continue token, `watch` that of a watch from a version and the
-    seconds it is to last. `on_gone` is called from the watcher's thread for each object proven gone, `on_trouble`
-    when something goes wrong and was not going wrong in the same way before.
+    `list_page` builds the request of a page from a continue token and a version, "" for the newest; `watch` that of a
+    watch from a version and the seconds it is to last. The first list is of the version `since`, where that is given
+    and the API server still knows it.
+    `on_gone` is called from the watcher's thread for each object that `telling` says is gone, `on_trouble` when
+    something goes wrong and was not going wrong in the same way before.
     """
 
     def __init__(
         self,
         name: str,
         sender: Sender,
-        cache: Cache[T],
+        telling: Telling,
         *,
-        list_page: Callable[[str], Request],
+        list_page: Callable[[str, str], Request],
         watch: Callable[[str, int], Request],
         on_gone: Callable[[Identity], None] | None = None,
         on_trouble: Callable[[CniError], None] | None = None,
         timing: Timing = USUAL,
+        since: str = "",
     ) -> None:
         self.name = name
         self.problem: CniError | None = None
         self.listed = threading.Event()
         self._sender = sender
-        self._cache = cache
+        self._telling = telling
         self._list_page, self._watch = list_page, watch
         self._on_gone, self._on_trouble = on_gone, on_trouble
         self._closing = threading.Event()
+        self._stream: Stream | None = None
+        self._since = since
         self._version = ""  # that the next watch goes on from; "" when a list must come first
         self._lost_at: float | None = None  # None while the watch is open
         self._timing = timing
@@ -98,8 +108,11 @@ class Watcher(Generic[T]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Nothing more is asked. What is under way ends when the sender is closed."""
+        """Nothing more is asked, and the watch is broken off. A list under way ends when the sender is closed."""
         self._closing.set()
+        stream = self._stream
+        if stream is not None:
+            stream.abort()
 
     def join(self, seconds: float) -> None:
         """Waits for the end of its thread, if that began, no longer than `seconds`."""
@@ -118,7 +131,9 @@ class Watcher(Generic[T]):
             try:
                 self._go_on()
             except Expired:
-                self._version = ""  # a list tells what was missed; if it comes to this at once again, not at once
+                self._since = self._version = (
+                    ""  # a list tells what was missed; if it comes to this at once again, not at once
+                )
                 self._rest(None)
             except DecodeFailure as e:
                 self._version = ""  # a line was not understood: what it said is missing
@@ -144,14 +159,9 @@ class Watcher(Generic[T]):
             self._rest(None)  # it ended as soon as it began: not to be asked without end
 
     def _list(self) -> None:
-        pages: list[Page] = []
-        while not pages or pages[-1].continue_token:
-            request = self._list_page(pages[-1].continue_token if pages else "")
-            answer = self._sender.ask(request, seconds=_LIST_SECONDS)
-            if answer.code != 200:
-                raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
-            pages.append(decoding.decode_page(answer.body))
-        told = self._cache.replace(pages)
+        listing = pages(self._sender, lambda token: self._list_page(token, self._since), seconds=_LIST_SECONDS)
+        told = self._telling.replace(listing)
+        self._since = ""
         self.listed.set()
         self.problem = None
         self._lost_at = time.monotonic()
@@ -163,12 +173,16 @@ class Watcher(Generic[T]):
         request = self._watch(self._version, lasting)
         try:
             seconds = lasting + self._timing.grace_seconds
-            with self._sender.stream(request, seconds=seconds) as lines:
+            with self._sender.stream(request, seconds=seconds) as stream:
+                self._stream = stream
+                if self._closing.is_set():  # by somebody who saw no stream to break off
+                    return
                 self._lost_at = None
                 self.problem = None
-                for line in lines:
-                    yield self._cache.apply(line)
+                for line in stream:
+                    yield self._telling.apply(line)
         finally:
+            self._stream = None
             if self._lost_at is None:
                 self._lost_at = time.monotonic()
 
