@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.stand_ins import attachment_of, netconf, shells_on
 
@@ -18,7 +19,8 @@ from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import PodOwner, Slot
 from homeport.model.errors import IOFailure, StoreFull
 from homeport.plugins import whereabouts
-from homeport.stores import opening, schema
+from homeport.stores import sqlite
+from homeport.stores.schema import ALLOCATIONS
 from homeport.stores.sqlite import SqliteStore
 
 POOL = {"range": "10.0.0.0/16", "range_start": "10.0.0.1", "range_end": "10.0.0.40"}
@@ -201,8 +203,9 @@ def test_an_older_schema_is_migrated_once_by_many(tmp_path: Path, monkeypatch: p
     store = SqliteStore(path)
     created = store.create(allocation(1), cause="test")
     store.close()
-    later = (*schema.MIGRATIONS, "ALTER TABLE ledger ADD COLUMN note TEXT; CREATE TABLE extra (x)")
-    monkeypatch.setattr(opening, "MIGRATIONS", later)
+    step = "ALTER TABLE ledger ADD COLUMN note TEXT; CREATE TABLE extra (x)"
+    later = msgspec.structs.replace(ALLOCATIONS, migrations=(*ALLOCATIONS.migrations, step))
+    monkeypatch.setattr(sqlite, "ALLOCATIONS", later)
     stores = [SqliteStore(path) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda s: s.get("", created.address), stores)) == [created] * 8

@@ -1,4 +1,4 @@
-"""The SQLite store's file: made whole or not at all, private, of a schema we know. I/O: files and SQLite."""
+"""A SQLite file of ours: made whole or not at all, private, of a schema we know. I/O: files and SQLite."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from pathlib import Path
 from urllib.parse import quote
 
 from homeport.model.errors import CniError, IOFailure, StoreFull, TryAgainLater
-from homeport.stores.schema import APPLICATION_ID, MIGRATIONS
+from homeport.stores.schema import Schema
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _ROOMLESS = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _LEAST_BYTES = 64 * 1024  # with less room than this, an I/O error is a full disk
 
 
-def open_database(path: Path, *, busy_seconds: float) -> sqlite3.Connection:
-    """A connection to the store at `path`, created first when there is none. May be closed from another thread.
+def open_database(path: Path, schema: Schema, *, busy_seconds: float) -> sqlite3.Connection:
+    """A connection to the file at `path`, created first when there is none. May be used from another thread.
 
     Raises `CniError` or `sqlite3.Error`; the caller translates the latter.
     """
     if not path.exists():
-        _create(path, busy_seconds)
+        _create(path, schema, busy_seconds)
     elif not path.is_file():  # a device's locks, for one, are shared with strangers
-        raise IOFailure(f"open allocation store {path}: found no regular file, expected one")
+        raise IOFailure(f"open {schema.name} {path}: found no regular file, expected one")
     db = _connect(path, busy_seconds)
     try:
-        _prepare(db, path)
+        _prepare(db, path, schema)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def translated(error: sqlite3.Error, action: str, path: Path) -> CniError:
+def translated(error: sqlite3.Error, action: str, path: Path, schema: Schema) -> CniError:
     """What SQLite reports, as one of our errors."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    message = f"{action} allocation store {path}: {error}"
+    message = f"{action} {schema.name} {path}: {error}"
     if code in _BUSY:
         return TryAgainLater(message, name)
     if code == sqlite3.SQLITE_FULL or (code in _ROOMLESS and _is_full(path)):
@@ -48,8 +48,8 @@ def translated(error: sqlite3.Error, action: str, path: Path) -> CniError:
     return IOFailure(message, name)
 
 
-def _create(path: Path, busy_seconds: float) -> None:
-    """Puts a complete store at `path`, unless another process was first: nobody ever sees half of one."""
+def _create(path: Path, schema: Schema, busy_seconds: float) -> None:
+    """Puts a complete file at `path`, unless another process was first: nobody ever sees half of one."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
@@ -57,7 +57,7 @@ def _create(path: Path, busy_seconds: float) -> None:
         try:
             db = _connect(Path(draft), busy_seconds)
             try:
-                _prepare(db, path)
+                _prepare(db, path, schema)
             finally:
                 db.close()  # moves everything from the log into the file
             with suppress(FileExistsError):
@@ -68,7 +68,7 @@ def _create(path: Path, busy_seconds: float) -> None:
                 Path(leftover).unlink(missing_ok=True)
     except OSError as e:
         kind = StoreFull if e.errno in (errno.ENOSPC, errno.EDQUOT) else IOFailure
-        raise kind(f"create allocation store {path}: {e.strerror or e}") from e
+        raise kind(f"create {schema.name} {path}: {e.strerror or e}") from e
 
 
 def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
@@ -76,33 +76,33 @@ def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
+def _prepare(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Brings the file to our schema; one of a later Homeport, or of somebody else, is refused untouched."""
-    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA synchronous = {schema.synchronous}")
+    latest = len(schema.migrations)
     version, application = _number(db, "user_version"), _number(db, "application_id")
-    if version == len(MIGRATIONS) and application == APPLICATION_ID:
+    if version == latest and application == schema.application_id:
         return
     is_empty = not _number(db, "schema_version")
-    if application != APPLICATION_ID and not is_empty:
-        raise IOFailure(f"open allocation store {path}: found another program's database, expected Homeport's")
-    if version > len(MIGRATIONS):
+    if application != schema.application_id and not is_empty:
+        raise IOFailure(f"open {schema.name} {path}: found another program's database, expected Homeport's")
+    if version > latest:
         raise IOFailure(
-            f"open allocation store {path}: found schema {version} of a later Homeport, "
-            f"expected {len(MIGRATIONS)} at most"
+            f"open {schema.name} {path}: found schema {version} of a later Homeport, expected {latest} at most"
         )
     db.execute("PRAGMA journal_mode = WAL")
-    _migrate(db)
+    _migrate(db, schema)
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate(db: sqlite3.Connection, schema: Schema) -> None:
     db.execute("BEGIN IMMEDIATE")
     try:
         # Read again: another process may have migrated while this one waited.
-        for step in MIGRATIONS[_number(db, "user_version") :]:
+        for step in schema.migrations[_number(db, "user_version") :]:
             for statement in step.split(";"):
                 db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute(f"PRAGMA application_id = {schema.application_id}")
+        db.execute(f"PRAGMA user_version = {len(schema.migrations)}")
         db.execute("COMMIT")
     finally:
         if db.in_transaction:

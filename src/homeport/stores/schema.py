@@ -9,7 +9,23 @@ range.
 
 from __future__ import annotations
 
-APPLICATION_ID = 0x484F4D45  # "HOME": tells our files from anybody else's
+from typing import Literal
+
+import msgspec
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a file of one kind. `name` is for messages, `application_id` tells it from any other file.
+
+    Step n of `migrations` leads from schema n to n + 1. `synchronous` is SQLite's word for what outlives a power cut:
+    FULL for every change, NORMAL for a whole file of some moment before it.
+    """
+
+    name: str
+    application_id: int
+    migrations: tuple[str, ...]
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+
 
 _FIRST = """
 CREATE TABLE allocations (
@@ -50,5 +66,9 @@ CREATE INDEX ledger_by_address ON ledger (address, at);
 CREATE INDEX ledger_by_time ON ledger (at);
 """
 
-# Step n leads from schema n to n + 1. Files of a released version exist: never edit a step, add one.
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# Files of a released version exist: never edit a step, add one.
+ALLOCATIONS = Schema(
+    name="allocation store",
+    application_id=0x484F4D45,  # "HOME"
+    migrations=(_FIRST,),
+)

@@ -27,6 +27,7 @@ from homeport.ports import AlreadyExists, Conflict, LedgerEntry, Place
 from homeport.stores import runs
 from homeport.stores.opening import open_database, translated
 from homeport.stores.rows import columns, decode_record, encode_key, encode_record, packed, unpacked
+from homeport.stores.schema import ALLOCATIONS
 
 BUSY_SECONDS = 10.0
 _UTC_NOW = partial(datetime.now, UTC)
@@ -192,13 +193,13 @@ class SqliteStore:
         try:
             yield self._own_connection()
         except sqlite3.Error as e:
-            raise translated(e, action, self._path) from e
+            raise translated(e, action, self._path, ALLOCATIONS) from e
 
     def _own_connection(self) -> sqlite3.Connection:
         # A connection must not cross a fork, nor outlive its file: both would write where nobody reads.
         place = (os.getpid(), _file_identity(self._path))
         if getattr(self._local, "place", None) != place:
-            db = open_database(self._path, busy_seconds=self._busy_seconds)
+            db = open_database(self._path, ALLOCATIONS, busy_seconds=self._busy_seconds)
             self._local.db, self._local.place = db, (os.getpid(), _file_identity(self._path))
             # Of a thread that ended. Another thread may be at the same clearing up.
             for thread in [t for t in tuple(self._connections) if not t.is_alive()]:

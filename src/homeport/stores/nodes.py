@@ -1,0 +1,403 @@
+"""A node's view of a store elsewhere: what its own interfaces hold it knows itself, and lets go without asking.
+
+An `AllocationStore` over another one. A claim is written down here, then made there; a release is written down here and
+answered, and `deliver` tells it afterwards (docs/identity.md R10). While the other store is away, a pod that had an
+address here before can have it again (E20). What was asked and not answered is never taken for done or for not done
+(R12): its claim stays until the other store has said how it stands.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import msgspec
+
+from homeport.ipam.allocations import Allocation, Phase
+from homeport.ipam.identities import Holder, Owner, Replica, Slot, Workload
+from homeport.ipam.ranges import Span
+from homeport.model.addresses import IPAddress
+from homeport.model.errors import CniError, TryAgainLater, Unreachable
+from homeport.ports import AllocationStore, AlreadyExists, Conflict, LedgerEntry, Place
+from homeport.stores.claims import Claims, HeldClaim, State
+
+_UTC_NOW = partial(datetime.now, UTC)
+_LATE = timedelta(seconds=10)  # a request that was given up may still be carried out: commonly within this time
+_ATTEMPTS = 4  # to tell one thing while it changes at the same time
+_UNANSWERED = 3  # questions in vain after which a round of deliveries ends
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0  # between rounds that ended like that
+
+Trouble = Callable[[HeldClaim, str], None]
+
+
+class NodeStore:
+    """The store `remote` as the node `node` uses it. Safe with many threads.
+
+    `wake` is called whenever there is something to deliver; it must not wait. `on_trouble` hears of claims that cannot
+    be delivered as they are, with the reason.
+    """
+
+    def __init__(
+        self,
+        remote: AllocationStore,
+        claims: Claims,
+        *,
+        node: str,
+        now: Callable[[], datetime] = _UTC_NOW,
+        wake: Callable[[], None] = lambda: None,
+        on_trouble: Trouble = lambda _claim, _reason: None,
+    ) -> None:
+        self.remote = remote
+        self.claims = claims
+        self.wake = wake
+        self.on_trouble = on_trouble
+        self._node = node
+        self._now = now
+        self._under_way: set[int] = set()  # id() of claims that a thread here awaits an answer for
+        self._delivering = threading.Lock()
+        self._tried: dict[Place, float] = {}  # monotonic: what waits longest goes first
+        self._pause = 0.0
+        self._not_before = 0.0
+
+    # --- reading ---
+
+    def get(self, scope: str, address: IPAddress) -> Allocation | None:
+        claim = self.claims.find(scope, address)
+        if claim is None or claim.state is State.DELETING:
+            return self.remote.get(scope, address)
+        return claim.shown
+
+    def of_slot(self, slot: Slot, *, likely: Sequence[Place] = ()) -> tuple[Allocation, ...]:
+        """What other nodes cannot have is answered here: any other owner than a replica lives on one node only."""
+        own = {c.place: c for c in map(self._settled, self._of_slot(slot)) if c is not None}
+        shown = {place: claim.shown for place, claim in own.items() if _may_return(claim)}
+        if not isinstance(slot.owner, Replica) or (likely and all(place in shown for place in likely)):
+            return _sorted(shown.values())
+        try:
+            found = self.remote.of_slot(slot, likely=likely)
+        except TryAgainLater:
+            if not shown:
+                raise
+            return _sorted(shown.values())
+        others = {(a.scope, a.address): a for a in found if (a.scope, a.address) not in own}
+        return _sorted([*others.values(), *shown.values()])
+
+    def of_owner(self, owner: Owner) -> tuple[Allocation, ...]:
+        return self.remote.of_owner(owner)
+
+    def of_workload(self, workload: Workload) -> tuple[Allocation, ...]:
+        return self.remote.of_workload(workload)
+
+    def of_holder(self, container_id: str, ifname: str) -> tuple[Allocation, ...]:
+        """Of this node's containers."""
+        held = (c.allocation for c in self.claims.all() if c.is_held)
+        return tuple(a for a in held if a.is_held_by(container_id, ifname))
+
+    def of_node(self, node: str) -> tuple[Allocation, ...]:
+        if node != self._node:
+            return self.remote.of_node(node)
+        return tuple(c.allocation for c in self.claims.all() if c.is_held)
+
+    def all(self, scope: str | None = None) -> Iterable[Allocation]:
+        """As the other store has them."""
+        return self.remote.all(scope)
+
+    def lowest_free(
+        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
+    ) -> tuple[IPAddress, ...]:
+        found = self.remote.lowest_free(scope, span, excluding, count=count, near=near)
+        if not found and self._deliver_deletions(scope, span):
+            found = self.remote.lowest_free(scope, span, excluding, count=count, near=near)
+        return found
+
+    def ledger(
+        self, *, address: IPAddress | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterable[LedgerEntry]:
+        return self.remote.ledger(address=address, since=since, until=until)
+
+    # --- writing ---
+
+    def create(self, allocation: Allocation, *, cause: str) -> Allocation:
+        present = self.claims.find(allocation.scope, allocation.address)
+        if not self._is_here(allocation.holder):
+            if present is not None and self._kept_again(present, allocation):
+                return allocation
+            return self.remote.create(allocation, cause=cause)
+        claim = HeldClaim(allocation=allocation, state=State.CLAIMING, cause=cause, at=self._now())
+        self._under_way.add(id(claim))
+        try:
+            while not self.claims.swap(None, claim):
+                present = self.claims.find(*claim.place)
+                if present is not None:
+                    raise AlreadyExists(present.shown)
+            made = self.remote.create(allocation, cause=cause)
+        except TryAgainLater as e:
+            if isinstance(e, Unreachable):
+                self.claims.swap(claim, None)
+            raise
+        except (AlreadyExists, CniError):
+            self.claims.swap(claim, None)
+            raise
+        finally:
+            self._under_way.discard(id(claim))
+        self._answered()
+        return self._bound(claim, made)
+
+    def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
+        """What only lets an own interface's address go, or notes something of it, is told later: then the version is
+        still the one it was.
+        """
+        claim = self.claims.find(allocation.scope, allocation.address)
+        if claim is not None and claim.is_held:
+            if allocation.phase is Phase.RETAINED:
+                return self._let_go(claim, allocation, State.RETAINING, cause)
+            if claim.state is State.BOUND and claim.is_of(allocation):
+                return self._noted(claim, allocation, cause)
+        if self._is_here(allocation.holder):
+            return self._take(claim, allocation, cause)
+        made = self.remote.replace(allocation, cause=cause)
+        self.claims.swap(claim, None)
+        return made
+
+    def delete(self, allocation: Allocation, *, cause: str) -> None:
+        claim = self.claims.find(allocation.scope, allocation.address)
+        if claim is None:
+            self.remote.delete(allocation, cause=cause)
+        else:
+            self._let_go(claim, allocation, State.DELETING, cause)
+
+    def _take(self, former: HeldClaim | None, allocation: Allocation, cause: str) -> Allocation:
+        """Binds what exists elsewhere, at the version the allocation carries, to an interface of this node."""
+        taking = HeldClaim(allocation=allocation, state=State.CLAIMING, cause=cause, at=self._now())
+        self._under_way.add(id(taking))
+        try:
+            if allocation.version == 0 or not self.claims.swap(former, taking):
+                raise Conflict
+            return self._taken(former, taking)
+        finally:
+            self._under_way.discard(id(taking))
+
+    def _taken(self, former: HeldClaim | None, taking: HeldClaim) -> Allocation:
+        try:
+            made = self.remote.replace(taking.allocation, cause=taking.cause)
+        except Conflict:
+            self.claims.swap(taking, self._refreshed(former))
+            raise
+        except TryAgainLater as e:
+            if former is not None and _may_rebind(former, taking.allocation):
+                self.claims.swap(taking, msgspec.structs.replace(taking, state=State.BOUND, undelivered=True))
+                self.wake()
+                return taking.allocation
+            if isinstance(e, Unreachable):
+                self.claims.swap(taking, former)
+            raise
+        except CniError:
+            self.claims.swap(taking, former)
+            raise
+        self._answered()
+        return self._bound(taking, made)
+
+    def _bound(self, claim: HeldClaim, made: Allocation) -> Allocation:
+        self.claims.swap(claim, msgspec.structs.replace(claim, allocation=made, state=State.BOUND))
+        return made
+
+    def _let_go(self, claim: HeldClaim, allocation: Allocation, state: State, cause: str) -> Allocation:
+        at = allocation.since if state is State.RETAINING else self._now()
+        left = msgspec.structs.replace(claim, state=state, cause=cause, at=at, undelivered=False)
+        if claim.allocation.version != allocation.version or not self.claims.swap(claim, left):
+            raise Conflict
+        self.wake()
+        return allocation
+
+    def _noted(self, claim: HeldClaim, allocation: Allocation, cause: str) -> Allocation:
+        noted = msgspec.structs.replace(claim, allocation=allocation, cause=cause, at=self._now(), undelivered=True)
+        if claim.allocation.version != allocation.version or not self.claims.swap(claim, noted):
+            raise Conflict
+        self.wake()
+        return allocation
+
+    def _kept_again(self, claim: HeldClaim, allocation: Allocation) -> bool:
+        """Takes back a deletion that was not told yet."""
+        if claim.state is not State.DELETING or claim.attempted or claim.allocation.slot != allocation.slot:
+            return False
+        return self.claims.swap(claim, msgspec.structs.replace(claim, state=State.RETAINING))
+
+    # --- what was asked and not answered ---
+
+    def _of_slot(self, slot: Slot) -> list[HeldClaim]:
+        return [claim for claim in self.claims.all() if claim.allocation.slot == slot]
+
+    def _settled(self, claim: HeldClaim) -> HeldClaim | None:
+        """The claim with what became of its unanswered request; None when nothing did, and the slot asks anew.
+
+        If it is carried out after all, the slot finds it by name, and the node's reconciliation whatever else it is.
+        """
+        is_open = claim.state is State.CLAIMING or claim.allocation.version == 0
+        if not is_open or id(claim) in self._under_way:
+            return claim
+        settled = self._looked_up(claim)
+        return settled if self.claims.swap(claim, settled) else self.claims.find(*claim.place)
+
+    def _looked_up(self, claim: HeldClaim) -> HeldClaim | None:
+        """The claim at the version there is; None when its holder has nothing there."""
+        present = self.remote.get(*claim.place)
+        if present is None or not claim.is_of(present):
+            return None
+        state = State.BOUND if claim.state is State.CLAIMING else claim.state
+        allocation = msgspec.structs.replace(claim.allocation, version=present.version)
+        return msgspec.structs.replace(claim, allocation=allocation, state=state)
+
+    def _refreshed(self, claim: HeldClaim | None) -> HeldClaim | None:
+        """A claim whose version turned out to be old, so that it is not tried at that one again."""
+        try:
+            return None if claim is None else self._looked_up(claim)
+        except CniError:
+            return claim
+
+    # --- delivering ---
+
+    def pending(self) -> int:
+        """How many claims the other store is still to be told of."""
+        return sum(claim.is_pending for claim in self.claims.all())
+
+    def redeliver(self, claim: HeldClaim) -> None:
+        """Tells the other store of a bound claim again: it has lost it, or has something older."""
+        if claim.state is State.BOUND and self.claims.swap(claim, msgspec.structs.replace(claim, undelivered=True)):
+            self.wake()
+
+    def deliver(self) -> int:
+        """Tells the other store what it has not been told; how much is left. Ends early while it does not answer, and
+        pauses longer and longer then. To be called again and again, and when woken.
+        """
+        with self._delivering:
+            if time.monotonic() >= self._not_before:
+                self._deliver([claim for claim in self.claims.all() if claim.is_pending])
+            return self.pending()
+
+    def _deliver(self, pending: Sequence[HeldClaim]) -> None:
+        unanswered = 0
+        self._tried = {c.place: self._tried[c.place] for c in pending if c.place in self._tried}
+        for claim in sorted(pending, key=lambda c: self._tried.get(c.place, 0.0)):
+            self._tried[claim.place] = time.monotonic()
+            try:
+                self._tell(claim.place)
+            except TryAgainLater as e:
+                self.on_trouble(claim, str(e))
+                unanswered += 1
+                if isinstance(e, Unreachable) or unanswered >= _UNANSWERED:
+                    self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+                    self._not_before = time.monotonic() + self._pause
+                    return
+            except CniError as e:
+                self.on_trouble(claim, str(e))
+            else:
+                self._answered()
+
+    def _deliver_deletions(self, scope: str, span: Span) -> bool:
+        """Frees now what was let go of a span; whether that was anything."""
+        deletions = [
+            c for c in self.claims.all() if c.state is State.DELETING and c.place[0] == scope and c.place[1] in span
+        ]
+        with self._delivering:
+            for claim in deletions:
+                self._tell(claim.place)
+        return bool(deletions)
+
+    def _tell(self, place: Place) -> None:
+        """Whatever is pending there, until it is told or is moot."""
+        for _ in range(_ATTEMPTS):
+            claim = self.claims.find(*place)
+            if claim is None or not claim.is_pending:
+                return
+            with suppress(AlreadyExists):  # made by somebody else since it was found absent
+                try:
+                    self._tell_bound(claim) if claim.is_held else self._tell_release(claim)
+                except Conflict:
+                    if not self._reconsider(place):
+                        return
+
+    def _tell_bound(self, claim: HeldClaim) -> None:
+        made = self.remote.replace(claim.allocation, cause=claim.cause)
+        self.claims.swap(claim, msgspec.structs.replace(claim, allocation=made, undelivered=False))
+
+    def _tell_release(self, claim: HeldClaim) -> None:
+        if claim.allocation.version == 0:
+            raise Conflict
+        told = msgspec.structs.replace(claim, attempted=True)
+        if not self.claims.swap(claim, told):
+            return
+        try:
+            if claim.kept is None:
+                self.remote.delete(claim.allocation, cause=claim.cause)
+            else:
+                self.remote.replace(claim.kept, cause=claim.cause)
+        except Unreachable:
+            self.claims.swap(told, claim)
+            raise
+        self.claims.swap(told, None)
+
+    def _reconsider(self, place: Place) -> bool:
+        """After another version was found there than the claim's; False when nothing can be told now."""
+        claim = self.claims.find(*place)
+        if claim is None or not claim.is_pending:
+            return False
+        present = self.remote.get(*place)
+        if claim.is_held:
+            return self._reconsider_bound(claim, present)
+        if present is not None and claim.is_of(present):
+            return self._at_version(claim, present.version)
+        if claim.allocation.version == 0 and present is None and self._now() - claim.at < _LATE:
+            return False
+        self.claims.swap(claim, None)
+        return False
+
+    def _reconsider_bound(self, claim: HeldClaim, present: Allocation | None) -> bool:
+        mine = claim.allocation
+        if present is None:
+            made = self.remote.create(mine, cause=claim.cause)
+            self.claims.swap(claim, msgspec.structs.replace(claim, allocation=made, undelivered=False))
+            return False
+        if present.slot == mine.slot and (present.holder is None or _is_same_pod(present.holder, mine.holder)):
+            return self._at_version(claim, present.version)
+        self.claims.swap(claim, msgspec.structs.replace(claim, undelivered=False))
+        self.on_trouble(claim, f"{mine.address} is {present.phase.value} for {present.slot} by now")
+        return False
+
+    def _at_version(self, claim: HeldClaim, version: int) -> bool:
+        allocation = msgspec.structs.replace(claim.allocation, version=version)
+        self.claims.swap(claim, msgspec.structs.replace(claim, allocation=allocation))
+        return True
+
+    def _answered(self) -> None:
+        self._pause = self._not_before = 0.0
+
+    def _is_here(self, holder: Holder | None) -> bool:
+        return holder is not None and holder.node == self._node
+
+
+def _may_return(claim: HeldClaim) -> bool:
+    """Whether the slot may have it back: what may be deleted by now is anybody's."""
+    if claim.state is not State.DELETING:
+        return True
+    return not claim.attempted and not isinstance(claim.allocation.slot.owner, Replica)
+
+
+def _may_rebind(former: HeldClaim, allocation: Allocation) -> bool:
+    """Whether another sandbox of the same pod may have it before the other store knows (E20).
+
+    Not once its release may be known there: then it is anybody's, or the replica's next pod takes it on another node
+    without looking for a holder (docs/protocol.md P9, P10).
+    """
+    return _is_same_pod(former.allocation.holder, allocation.holder) and not former.attempted
+
+
+def _is_same_pod(one: Holder | None, other: Holder | None) -> bool:
+    return one is not None and other is not None and bool(one.pod_uid) and one.pod_uid == other.pod_uid
+
+
+def _sorted(allocations: Iterable[Allocation]) -> tuple[Allocation, ...]:
+    return tuple(sorted(allocations, key=lambda a: (a.scope, a.address.version, int(a.address))))
