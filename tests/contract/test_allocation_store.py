@@ -16,7 +16,9 @@ from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Re
 from homeport.ipam.ranges import Span
 from homeport.model.addresses import IPAddress, MacAddress
 from homeport.ports import AllocationStore, AlreadyExists, Conflict
+from homeport.stores.claims import Claims
 from homeport.stores.memory import MemoryStore
+from homeport.stores.nodes import NodeStore
 from homeport.stores.sqlite import SqliteStore
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -34,10 +36,33 @@ class Ticking:
         return self.at
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+class Told(NodeStore):
+    """A node's store that tells the store behind it at once what it lets go, and answers as that one does.
+
+    By itself it answers first: only the node's own interfaces let go, and none of them goes on from the answer.
+    """
+
+    def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
+        replaced = super().replace(allocation, cause=cause)
+        assert self.deliver() == 0
+        behind = self.remote.get(replaced.scope, replaced.address)
+        assert behind
+        return behind
+
+    def delete(self, allocation: Allocation, *, cause: str) -> None:
+        super().delete(allocation, cause=cause)
+        assert self.deliver() == 0
+
+
+@pytest.fixture(params=["memory", "sqlite", "node"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AllocationStore]:
     if request.param == "memory":
         yield MemoryStore(now=Ticking())
+        return
+    if request.param == "node":
+        claims = Claims(tmp_path / "claims.db")
+        yield Told(MemoryStore(now=Ticking()), claims, node="n1")
+        claims.close()
         return
     sqlite = SqliteStore(tmp_path / "state" / "allocations.db", now=Ticking())
     yield sqlite

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from homeport.ipam.allocations import Allocation, Phase, released
+from homeport.ipam.identities import Holder
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import IOFailure
 from homeport.ports import Place
@@ -116,6 +117,11 @@ class _Note(msgspec.Struct, omit_defaults=True):
     at: datetime
     undelivered: bool = False
     attempted: bool = False
+
+
+def is_same_pod(one: Holder | None, other: Holder | None) -> bool:
+    """Whether both are sandboxes of one pod, of which at most one runs."""
+    return one is not None and other is not None and bool(one.pod_uid) and one.pod_uid == other.pod_uid
 
 
 _notes = msgspec.json.Decoder(_Note)

@@ -8,11 +8,9 @@ address here before can have it again (E20). What was asked and not answered is 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import msgspec
@@ -23,15 +21,10 @@ from homeport.ipam.ranges import Span
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, TryAgainLater, Unreachable
 from homeport.ports import AllocationStore, AlreadyExists, Conflict, LedgerEntry, Place
-from homeport.stores.claims import Claims, HeldClaim, State
+from homeport.stores.claims import Claims, HeldClaim, State, is_same_pod
+from homeport.stores.deliveries import Deliveries, Trouble
 
 _UTC_NOW = partial(datetime.now, UTC)
-_LATE = timedelta(seconds=10)  # a request that was given up may still be carried out: commonly within this time
-_ATTEMPTS = 4  # to tell one thing while it changes at the same time
-_UNANSWERED = 3  # questions in vain after which a round of deliveries ends
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0  # between rounds that ended like that
-
-Trouble = Callable[[HeldClaim, str], None]
 
 
 class NodeStore:
@@ -48,20 +41,17 @@ class NodeStore:
         *,
         node: str,
         now: Callable[[], datetime] = _UTC_NOW,
+        monotonic: Callable[[], float] = time.monotonic,
         wake: Callable[[], None] = lambda: None,
         on_trouble: Trouble = lambda _claim, _reason: None,
     ) -> None:
         self.remote = remote
         self.claims = claims
         self.wake = wake
-        self.on_trouble = on_trouble
         self._node = node
         self._now = now
+        self._deliveries = Deliveries(remote, claims, now=now, monotonic=monotonic, on_trouble=on_trouble)
         self._under_way: set[int] = set()  # id() of claims that a thread here awaits an answer for
-        self._delivering = threading.Lock()
-        self._tried: dict[Place, float] = {}  # monotonic: what waits longest goes first
-        self._pause = 0.0
-        self._not_before = 0.0
 
     # --- reading ---
 
@@ -110,7 +100,7 @@ class NodeStore:
         self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
     ) -> tuple[IPAddress, ...]:
         found = self.remote.lowest_free(scope, span, excluding, count=count, near=near)
-        if not found and self._deliver_deletions(scope, span):
+        if not found and self._deliveries.deliver_deletions(scope, span):
             found = self.remote.lowest_free(scope, span, excluding, count=count, near=near)
         return found
 
@@ -144,7 +134,7 @@ class NodeStore:
             raise
         finally:
             self._under_way.discard(id(claim))
-        self._answered()
+        self._deliveries.answered()
         return self._bound(claim, made)
 
     def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
@@ -198,7 +188,7 @@ class NodeStore:
         except CniError:
             self.claims.swap(taking, former)
             raise
-        self._answered()
+        self._deliveries.answered()
         return self._bound(taking, made)
 
     def _bound(self, claim: HeldClaim, made: Allocation) -> Allocation:
@@ -262,118 +252,18 @@ class NodeStore:
 
     def pending(self) -> int:
         """How many claims the other store is still to be told of."""
-        return sum(claim.is_pending for claim in self.claims.all())
-
-    def redeliver(self, claim: HeldClaim) -> None:
-        """Tells the other store of a bound claim again: it has lost it, or has something older."""
-        if claim.state is State.BOUND and self.claims.swap(claim, msgspec.structs.replace(claim, undelivered=True)):
-            self.wake()
+        return self._deliveries.pending()
 
     def deliver(self) -> int:
         """Tells the other store what it has not been told; how much is left. Ends early while it does not answer, and
         pauses longer and longer then. To be called again and again, and when woken.
         """
-        with self._delivering:
-            if time.monotonic() >= self._not_before:
-                self._deliver([claim for claim in self.claims.all() if claim.is_pending])
-            return self.pending()
+        return self._deliveries.deliver()
 
-    def _deliver(self, pending: Sequence[HeldClaim]) -> None:
-        unanswered = 0
-        self._tried = {c.place: self._tried[c.place] for c in pending if c.place in self._tried}
-        for claim in sorted(pending, key=lambda c: self._tried.get(c.place, 0.0)):
-            self._tried[claim.place] = time.monotonic()
-            try:
-                self._tell(claim.place)
-            except TryAgainLater as e:
-                self.on_trouble(claim, str(e))
-                unanswered += 1
-                if isinstance(e, Unreachable) or unanswered >= _UNANSWERED:
-                    self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-                    self._not_before = time.monotonic() + self._pause
-                    return
-            except CniError as e:
-                self.on_trouble(claim, str(e))
-            else:
-                self._answered()
-
-    def _deliver_deletions(self, scope: str, span: Span) -> bool:
-        """Frees now what was let go of a span; whether that was anything."""
-        deletions = [
-            c for c in self.claims.all() if c.state is State.DELETING and c.place[0] == scope and c.place[1] in span
-        ]
-        with self._delivering:
-            for claim in deletions:
-                self._tell(claim.place)
-        return bool(deletions)
-
-    def _tell(self, place: Place) -> None:
-        """Whatever is pending there, until it is told or is moot."""
-        for _ in range(_ATTEMPTS):
-            claim = self.claims.find(*place)
-            if claim is None or not claim.is_pending:
-                return
-            with suppress(AlreadyExists):  # made by somebody else since it was found absent
-                try:
-                    self._tell_bound(claim) if claim.is_held else self._tell_release(claim)
-                except Conflict:
-                    if not self._reconsider(place):
-                        return
-
-    def _tell_bound(self, claim: HeldClaim) -> None:
-        made = self.remote.replace(claim.allocation, cause=claim.cause)
-        self.claims.swap(claim, msgspec.structs.replace(claim, allocation=made, undelivered=False))
-
-    def _tell_release(self, claim: HeldClaim) -> None:
-        if claim.allocation.version == 0:
-            raise Conflict
-        told = msgspec.structs.replace(claim, attempted=True)
-        if not self.claims.swap(claim, told):
-            return
-        try:
-            if claim.kept is None:
-                self.remote.delete(claim.allocation, cause=claim.cause)
-            else:
-                self.remote.replace(claim.kept, cause=claim.cause)
-        except Unreachable:
-            self.claims.swap(told, claim)
-            raise
-        self.claims.swap(told, None)
-
-    def _reconsider(self, place: Place) -> bool:
-        """After another version was found there than the claim's; False when nothing can be told now."""
-        claim = self.claims.find(*place)
-        if claim is None or not claim.is_pending:
-            return False
-        present = self.remote.get(*place)
-        if claim.is_held:
-            return self._reconsider_bound(claim, present)
-        if present is not None and claim.is_of(present):
-            return self._at_version(claim, present.version)
-        if claim.allocation.version == 0 and present is None and self._now() - claim.at < _LATE:
-            return False
-        self.claims.swap(claim, None)
-        return False
-
-    def _reconsider_bound(self, claim: HeldClaim, present: Allocation | None) -> bool:
-        mine = claim.allocation
-        if present is None:
-            made = self.remote.create(mine, cause=claim.cause)
-            self.claims.swap(claim, msgspec.structs.replace(claim, allocation=made, undelivered=False))
-            return False
-        if present.slot == mine.slot and (present.holder is None or _is_same_pod(present.holder, mine.holder)):
-            return self._at_version(claim, present.version)
-        self.claims.swap(claim, msgspec.structs.replace(claim, undelivered=False))
-        self.on_trouble(claim, f"{mine.address} is {present.phase.value} for {present.slot} by now")
-        return False
-
-    def _at_version(self, claim: HeldClaim, version: int) -> bool:
-        allocation = msgspec.structs.replace(claim.allocation, version=version)
-        self.claims.swap(claim, msgspec.structs.replace(claim, allocation=allocation))
-        return True
-
-    def _answered(self) -> None:
-        self._pause = self._not_before = 0.0
+    def redeliver(self, claim: HeldClaim) -> None:
+        """Tells the other store of a bound claim again: it has lost it, or has something older."""
+        if claim.state is State.BOUND and self.claims.swap(claim, msgspec.structs.replace(claim, undelivered=True)):
+            self.wake()
 
     def _is_here(self, holder: Holder | None) -> bool:
         return holder is not None and holder.node == self._node
@@ -392,11 +282,7 @@ def _may_rebind(former: HeldClaim, allocation: Allocation) -> bool:
     Not once its release may be known there: then it is anybody's, or the replica's next pod takes it on another node
     without looking for a holder (docs/protocol.md P9, P10).
     """
-    return _is_same_pod(former.allocation.holder, allocation.holder) and not former.attempted
-
-
-def _is_same_pod(one: Holder | None, other: Holder | None) -> bool:
-    return one is not None and other is not None and bool(one.pod_uid) and one.pod_uid == other.pod_uid
+    return is_same_pod(former.allocation.holder, allocation.holder) and not former.attempted
 
 
 def _sorted(allocations: Iterable[Allocation]) -> tuple[Allocation, ...]:

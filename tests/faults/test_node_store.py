@@ -1,0 +1,544 @@
+"""A node's store while the store behind it is away, slow, or changed by others (docs/identity.md R10, R12, E20)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from homeport.ipam.allocations import Allocation, Phase, released
+from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
+from homeport.ipam.ranges import Span
+from homeport.model.addresses import IPAddress, MacAddress
+from homeport.model.errors import IOFailure, TryAgainLater, Unreachable
+from homeport.ports import AlreadyExists, Conflict
+from homeport.stores.claims import Claims, State
+from homeport.stores.memory import MemoryStore
+from homeport.stores.nodes import NodeStore
+from homeport.stores.sqlite import SqliteStore
+
+WEB_0 = Replica(Workload("ns", "StatefulSet", "web"), 0)
+POD = PodOwner("ns", "p", "u1")
+ADDRESS = ip_address("10.0.0.1")
+MAC = MacAddress("0a:58:0a:00:00:01")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+WRITES = ("create", "replace", "delete")
+
+
+class Remote(MemoryStore):
+    """Refuses what `refuse` says: None to carry it out. `asked` are the names of the calls. An error of `lose` is
+    raised after a write was carried out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.refuse: Callable[[str], Exception | None] = lambda _name: None
+        self.lose: Exception | None = None
+
+    def away(self, error: Exception | None) -> None:
+        self.refuse = lambda _name: error
+
+    def get(self, scope: str, address: IPAddress) -> Allocation | None:
+        self._ask("get")
+        return super().get(scope, address)
+
+    def of_slot(self, slot: Slot, *, likely: Sequence[Any] = ()) -> tuple[Allocation, ...]:
+        self._ask("of_slot")
+        return super().of_slot(slot, likely=likely)
+
+    def lowest_free(self, *args: Any, **more: Any) -> tuple[IPAddress, ...]:
+        self._ask("lowest_free")
+        return super().lowest_free(*args, **more)
+
+    def create(self, allocation: Allocation, *, cause: str) -> Allocation:
+        self._ask("create")
+        return self._answered(super().create(allocation, cause=cause))
+
+    def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
+        self._ask("replace")
+        return self._answered(super().replace(allocation, cause=cause))
+
+    def delete(self, allocation: Allocation, *, cause: str) -> None:
+        self._ask("delete")
+        super().delete(allocation, cause=cause)
+        self._answered(allocation)
+
+    def _ask(self, name: str) -> None:
+        self.asked.append(name)
+        error = self.refuse(name)
+        if error is not None:
+            raise error
+
+    def _answered(self, made: Allocation) -> Allocation:
+        if self.lose is not None:
+            raise self.lose
+        return made
+
+
+class Node:
+    """A `NodeStore` that can be started again. Time passes by hand (`at`, and `passed` seconds); `woken` counts its
+    wishes to deliver.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.remote = Remote()
+        self.at = START
+        self.passed = 0.0
+        self.woken = 0
+        self.troubles: list[str] = []
+        self._path = folder / "state" / "claims.db"
+        self._claims: Claims | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        self.close()
+        self._claims = Claims(self._path)
+        self.store = NodeStore(
+            self.remote,
+            self._claims,
+            node="n1",
+            now=lambda: self.at,
+            monotonic=lambda: self.passed,
+            wake=self._wake,
+            on_trouble=lambda _claim, reason: self.troubles.append(reason),
+        )
+
+    def close(self) -> None:
+        if self._claims is not None:
+            self._claims.close()
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def states(self) -> list[State]:
+        return [claim.state for claim in self.store.claims.all()]
+
+    def bound(self, owner: Owner = WEB_0, container_id: str = "c1") -> Allocation:
+        return self.store.create(wanted(owner, container_id), cause="allocated")
+
+    def let_go(self, allocation: Allocation) -> None:
+        left = released(allocation, at=self.at)
+        if left is None:
+            self.store.delete(allocation, cause="DEL")
+        else:
+            self.store.replace(left, cause="DEL")
+
+    def take(self, previous: Allocation, container_id: str, pod_uid: str = "u1") -> Allocation:
+        return self.store.replace(
+            msgspec.structs.replace(previous, phase=Phase.BOUND, holder=holder(container_id, pod_uid)), cause="returned"
+        )
+
+    def of_slot(self, owner: Owner = WEB_0) -> tuple[Allocation, ...]:
+        return self.store.of_slot(Slot(owner, "net", "net1"), likely=[("", ADDRESS)])
+
+    def there(self) -> Allocation | None:
+        """What the store behind has."""
+        return MemoryStore.get(self.remote, "", ADDRESS)
+
+
+def holder(container_id: str, pod_uid: str = "u1", node: str = "n1") -> Holder:
+    return Holder(container_id=container_id, ifname="net1", netns_path="/run/netns/x", node=node, pod_uid=pod_uid)
+
+
+def wanted(owner: Owner, container_id: str = "c1") -> Allocation:
+    return Allocation(
+        scope="",
+        address=ADDRESS,
+        slot=Slot(owner, "net", "net1"),
+        phase=Phase.BOUND,
+        holder=holder(container_id),
+        since=START,
+    )
+
+
+def container_of(allocation: Allocation | None) -> str | None:
+    return allocation.holder.container_id if allocation is not None and allocation.holder is not None else None
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    made = Node(tmp_path)
+    yield made
+    made.close()
+
+
+# --- what is asked of the store behind ----------------------------------------------------------------------------
+
+
+def test_a_pod_costs_one_write_and_its_end_none(node: Node) -> None:
+    assert node.of_slot(POD) == ()
+    made = node.bound(POD)
+    assert node.store.of_holder("c1", "net1") == (made,)
+    assert node.store.of_node("n1") == (made,)
+    node.let_go(made)
+    assert node.store.of_holder("c1", "net1") == node.store.of_node("n1") == ()
+    assert node.remote.asked == ["create"]
+    assert node.woken == 1
+    assert node.store.deliver() == 0
+    assert node.remote.asked == ["create", "delete"]
+    assert node.there() is None
+    assert node.states() == []
+
+
+def test_a_replica_that_returns_before_its_release_was_told_costs_one_write(node: Node) -> None:
+    node.let_go(node.bound())
+    (kept,) = node.of_slot()
+    assert (kept.phase, kept.holder) == (Phase.RETAINED, None)
+    node.remote.asked.clear()
+    node.take(kept, "c2", "u2")
+    assert node.remote.asked == ["replace"]
+    assert container_of(node.there()) == "c2"
+    assert node.store.deliver() == 0
+    assert node.remote.asked == ["replace"]
+    assert [e.cause for e in node.remote.ledger()] == ["allocated", "returned"]
+
+
+def test_a_replica_that_returns_later_is_asked_for(node: Node) -> None:
+    node.let_go(node.bound())
+    node.store.deliver()
+    assert node.states() == []
+    node.remote.asked.clear()
+    (kept,) = node.of_slot()
+    assert kept == node.there()
+    node.take(kept, "c2")
+    assert node.remote.asked == ["of_slot", "replace"]
+
+
+def test_a_mac_is_noted_later_and_goes_with_the_release(node: Node) -> None:
+    made = node.bound()
+    noted = node.store.replace(msgspec.structs.replace(made, mac=MAC), cause="MAC noted")
+    assert node.store.of_holder("c1", "net1") == (noted,)
+    node.let_go(noted)
+    node.store.deliver()
+    there = node.there()
+    assert there is not None
+    assert (there.phase, there.mac) == (Phase.RETAINED, MAC)
+    assert node.remote.asked == ["create", "replace"]
+
+
+def test_a_noted_mac_is_told(node: Node) -> None:
+    made = node.bound()
+    node.store.replace(msgspec.structs.replace(made, mac=MAC), cause="MAC noted")
+    assert node.store.pending() == 1
+    node.store.deliver()
+    assert node.store.of_holder("c1", "net1") == (node.there(),)
+    assert [(e.cause, e.after and e.after.mac) for e in node.remote.ledger()] == [
+        ("allocated", None),
+        ("MAC noted", MAC),
+    ]
+
+
+def test_addresses_let_go_are_freed_before_a_range_is_said_to_be_full(node: Node) -> None:
+    node.let_go(node.bound(POD))
+    assert node.store.lowest_free("", Span(ADDRESS, ADDRESS), []) == (ADDRESS,)
+
+
+# --- while it is away ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [Unreachable("away"), TryAgainLater("no answer")])
+@pytest.mark.parametrize("owner", [WEB_0, POD], ids=["replica", "pod"])
+def test_e20_a_new_sandbox_of_the_same_pod(node: Node, owner: Owner, error: Exception) -> None:
+    made = node.bound(owner)
+    node.passed += 1
+    node.remote.away(error)
+    node.let_go(made)
+    assert node.store.deliver() == 1
+    assert node.remote.asked == ["create", "get"], "whether it answers at all"
+    node.restart()
+    (kept,) = node.of_slot(owner)
+    taken = node.take(kept, "c2")
+    assert container_of(taken) == "c2"
+    node.restart()
+    assert node.of_slot(owner) == node.store.of_holder("c2", "net1") == (taken,)
+    node.remote.away(None)
+    assert node.store.deliver() == 0
+    assert container_of(node.there()) == "c2"
+    assert node.states() == [State.BOUND]
+
+
+def test_e20_a_release_that_was_never_sent_can_be_taken_back(node: Node) -> None:
+    node.let_go(node.bound())
+    node.remote.away(Unreachable("away"))
+    assert node.store.deliver() == 1
+    assert node.remote.asked == ["create", "replace"], "it answered a moment ago"
+    (kept,) = node.of_slot()
+    assert container_of(node.take(kept, "c2")) == "c2"
+
+
+def test_e20_what_may_be_deleted_already_is_nobodys(node: Node) -> None:
+    made = node.bound(POD)
+    node.remote.away(TryAgainLater("no answer"))
+    node.let_go(made)
+    assert node.store.deliver() == 1
+    assert node.of_slot(POD) == ()
+
+
+def test_e20_what_may_be_retained_already_may_be_on_another_node(node: Node) -> None:
+    made = node.bound()
+    node.remote.away(TryAgainLater("no answer"))
+    node.let_go(made)
+    assert node.store.deliver() == 1
+    (kept,) = node.of_slot()
+    with pytest.raises(TryAgainLater):
+        node.take(kept, "c2")
+
+
+def test_e20_another_pod_waits(node: Node) -> None:
+    """Somebody may have seen to it that the replica's address is another's by now."""
+    node.let_go(node.bound())
+    node.remote.away(Unreachable("away"))
+    (kept,) = node.of_slot()
+    with pytest.raises(Unreachable):
+        node.take(kept, "c2", "u2")
+    assert node.states() == [State.RETAINING]
+    node.remote.away(None)
+    node.store.deliver()
+    there = node.there()
+    assert there is not None
+    assert there.phase is Phase.RETAINED
+
+
+def test_e20_ends_well_when_the_object_was_noted_something_meanwhile(node: Node) -> None:
+    made = node.bound()
+    node.let_go(made)
+    node.remote.away(Unreachable("away"))
+    (kept,) = node.of_slot()
+    node.take(kept, "c2")
+    MemoryStore.replace(node.remote, msgspec.structs.replace(made, workload_uid="w2"), cause="noted")
+    node.remote.away(None)
+    node.restart()
+    assert node.store.deliver() == 0
+    assert container_of(node.there()) == "c2"
+    assert node.store.of_holder("c2", "net1") == (node.there(),)
+
+
+def test_e20_an_address_that_became_anothers_stays_so(node: Node) -> None:
+    made = node.bound()
+    node.let_go(made)
+    node.remote.away(Unreachable("away"))
+    (kept,) = node.of_slot()
+    node.take(kept, "c2")
+    node.remote.away(None)
+    stranger = MemoryStore.replace(node.remote, msgspec.structs.replace(made, slot=Slot(POD, "net", "net1")), cause="x")
+    assert node.store.deliver() == 0
+    assert node.there() == stranger
+    assert node.states() == [State.BOUND]
+    assert any("10.0.0.1 is Bound for ns/p" in trouble for trouble in node.troubles)
+
+
+def test_nothing_is_asked_again_and_again_while_nobody_answers(node: Node) -> None:
+    for n in range(1, 9):
+        made = node.store.create(
+            msgspec.structs.replace(wanted(POD), address=ip_address(f"10.0.0.{n}")), cause="allocated"
+        )
+        node.let_go(made)
+    node.remote.asked.clear()
+    node.remote.away(TryAgainLater("no answer"))
+    assert [node.store.deliver() for _ in range(5)] == [8] * 5
+    assert node.remote.asked == ["delete"] * 3
+
+
+def test_one_that_is_refused_does_not_hold_up_the_others(node: Node) -> None:
+    for n in (1, 2, 3):
+        made = node.store.create(
+            msgspec.structs.replace(wanted(POD), address=ip_address(f"10.0.0.{n}")), cause="allocated"
+        )
+        node.let_go(made)
+    errors = iter([IOFailure("forbidden")])
+    node.remote.refuse = lambda _name: next(errors, None)
+    assert node.store.deliver() == 1
+    assert node.store.deliver() == 0
+    assert node.troubles == ["forbidden"]
+
+
+# --- lost answers -------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_that_was_never_sent_leaves_nothing(node: Node) -> None:
+    node.remote.away(Unreachable("away"))
+    with pytest.raises(Unreachable):
+        node.bound(POD)
+    assert node.states() == []
+
+
+@pytest.mark.parametrize("owner", [WEB_0, POD], ids=["replica", "pod"])
+def test_a_claim_whose_answer_was_lost_is_let_go_of(node: Node, owner: Owner) -> None:
+    node.remote.lose = TryAgainLater("the answer was lost")
+    with pytest.raises(TryAgainLater):
+        node.bound(owner)
+    node.remote.lose = None
+    node.restart()
+    held = node.store.get("", ADDRESS)
+    assert container_of(held) == "c1", "what may be there is let go of"
+    assert held is not None
+    node.let_go(held)
+    assert node.store.deliver() == 0
+    there = node.there()
+    assert (None if there is None else there.phase) == (Phase.RETAINED if owner == WEB_0 else None)
+
+
+def test_a_claim_that_may_still_come_is_awaited_before_it_is_forgotten(node: Node) -> None:
+    node.remote.away(TryAgainLater("no answer"))
+    with pytest.raises(TryAgainLater):
+        node.bound(POD)
+    held = node.store.get("", ADDRESS)
+    assert held is not None
+    node.let_go(held)
+    node.remote.away(None)
+    assert node.store.deliver() == 1, "it is not there, but may be under way"
+    MemoryStore.create(node.remote, wanted(POD), cause="allocated")
+    assert node.store.deliver() == 0
+    assert node.there() is None
+
+
+def test_a_claim_that_never_came_is_forgotten(node: Node) -> None:
+    node.remote.away(TryAgainLater("no answer"))
+    with pytest.raises(TryAgainLater):
+        node.bound(POD)
+    held = node.store.get("", ADDRESS)
+    assert held is not None
+    node.let_go(held)
+    node.remote.away(None)
+    node.at += timedelta(minutes=1)
+    assert node.store.deliver() == 0
+    assert node.states() == []
+
+
+def test_the_slot_asks_what_became_of_its_lost_claim(node: Node) -> None:
+    node.remote.lose = TryAgainLater("the answer was lost")
+    with pytest.raises(TryAgainLater):
+        node.bound()
+    node.remote.lose = None
+    assert node.of_slot() == (node.there(),)
+    assert node.states() == [State.BOUND]
+
+
+def test_a_slot_whose_lost_claim_was_not_carried_out_claims_anew(node: Node) -> None:
+    node.remote.away(TryAgainLater("no answer"))
+    with pytest.raises(TryAgainLater):
+        node.bound()
+    node.remote.away(None)
+    assert node.of_slot() == ()
+    assert node.bound(container_id="c2") == node.there()
+
+
+# --- while others change things -----------------------------------------------------------------------------------
+
+
+def test_a_late_release_changes_nothing_for_the_new_holder(node: Node) -> None:
+    made = node.bound()
+    node.let_go(made)
+    elsewhere = msgspec.structs.replace(made, holder=holder("c9", "u9", node="n2"))
+    moved = MemoryStore.replace(node.remote, elsewhere, cause="moved")
+    assert node.store.deliver() == 0
+    assert node.there() == moved
+
+
+def test_a_release_goes_on_when_only_a_note_was_changed(node: Node) -> None:
+    made = node.bound()
+    node.let_go(made)
+    MemoryStore.replace(node.remote, msgspec.structs.replace(made, workload_uid="w2"), cause="noted")
+    assert node.store.deliver() == 0
+    there = node.there()
+    assert there is not None
+    assert there.phase is Phase.RETAINED
+
+
+def test_a_claim_at_an_old_version_is_looked_at_again(node: Node) -> None:
+    """Its DEL was lost, and the replica was elsewhere since."""
+    made = node.bound()
+    MemoryStore.replace(node.remote, released(made, at=START) or made, cause="proven gone")
+    with pytest.raises(Conflict):
+        node.take(made, "c2", "u2")
+    assert node.states() == []
+    (kept,) = node.of_slot()
+    assert container_of(node.take(kept, "c2", "u2")) == "c2"
+
+
+def test_two_interfaces_of_a_node_never_ask_for_one_address(node: Node) -> None:
+    first = node.bound(POD)
+    node.remote.asked.clear()
+    with pytest.raises(AlreadyExists) as told:
+        node.bound(PodOwner("ns", "q", "u2"), "c2")
+    assert told.value.present == first
+    assert node.remote.asked == []
+
+
+def test_an_address_of_another_node_is_told_and_forgotten(node: Node) -> None:
+    theirs = MemoryStore.create(node.remote, wanted(PodOwner("ns", "q", "u2"), "c2"), cause="theirs")
+    with pytest.raises(AlreadyExists) as told:
+        node.bound(POD)
+    assert told.value.present == theirs
+    assert node.states() == []
+
+
+def test_the_same_container_may_come_again_before_its_release_was_told(node: Node) -> None:
+    owner = ContainerOwner("c1")
+    made = node.bound(owner)
+    node.let_go(made)
+    (kept,) = node.of_slot(owner)
+    assert kept.phase is Phase.RETAINED, "it is not held: the release would be told after all"
+    node.take(kept, "c1")
+    assert node.store.deliver() == 0
+    assert container_of(node.there()) == "c1"
+
+
+def test_a_surplus_address_that_is_kept_after_all(node: Node) -> None:
+    node.let_go(node.bound())
+    (kept,) = node.of_slot()
+    node.store.delete(kept, cause="replaced")
+    assert node.of_slot() == ()
+    node.store.create(kept, cause="undone")
+    assert node.store.deliver() == 0
+    there = node.there()
+    assert there is not None
+    assert there.phase is Phase.RETAINED
+
+
+def test_a_bound_claim_that_the_store_lost_is_made_again(node: Node) -> None:
+    made = node.bound()
+    MemoryStore.delete(node.remote, made, cause="somebody deleted it")
+    (claim,) = node.store.claims.all()
+    node.store.redeliver(claim)
+    assert node.store.deliver() == 0
+    assert container_of(node.there()) == "c1"
+    assert node.store.of_holder("c1", "net1") == (node.there(),)
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def test_claims_outlive_the_process_whole(node: Node) -> None:
+    full = msgspec.structs.replace(wanted(WEB_0), scope="Ünïcode'", mac=MAC, workload_uid="w1")
+    made = node.store.create(full, cause="allocated")
+    before = node.store.claims.all()
+    node.store.claims.note_link("net", "eth1")
+    node.restart()
+    assert node.store.claims.all() == before
+    assert before[0].allocation == made
+    assert node.store.claims.link("net") == "eth1"
+    assert node.store.claims.link("other") is None
+
+
+def test_a_row_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.bound()
+    node.store.claims._db.execute("UPDATE claims SET note = '{}'")
+    node.close()
+    with pytest.raises(IOFailure, match=r"note of 10\.0\.0\.1 is unreadable"):
+        Claims(tmp_path / "state" / "claims.db")
+
+
+def test_another_programs_file_is_refused(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "claims.db")
+    store.create(wanted(POD), cause="x")
+    store.close()
+    with pytest.raises(IOFailure, match="another program's database"):
+        Claims(tmp_path / "claims.db")
