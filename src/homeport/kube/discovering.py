@@ -43,18 +43,21 @@ class Discovery:
         return None if body is None else decoding.decode_workload(body, workload)
 
     def _discover(self, group: str, kind: str) -> Resource:
-        served = decoding.decode_group(self._answer(requests.get_group(group)))
+        wanted = f'look up kind "{kind}" of "{group}"'
+        served = decoding.decode_group(self._answer(requests.get_group(group), wanted))
         for version in served:
-            for found in decoding.decode_resources(self._answer(requests.get_resources(group, version))):
+            for found in decoding.decode_resources(self._answer(requests.get_resources(group, version), wanted)):
                 if found.kind == kind and found.namespaced:
                     return found
         raise TryAgainLater(
-            f'look up kind "{kind}" of "{group}": {self._asker.sender.place} knows no such kind with a namespace',
+            f"{wanted}: {self._asker.sender.place} knows no such kind with a namespace",
             f"versions looked at: {', '.join(served)}",
         )
 
-    def _answer(self, request: Request) -> bytes:
+    def _answer(self, request: Request, wanted: str) -> bytes:
         answer = self._asker.ask(request)
+        if answer.code == 404:
+            raise TryAgainLater(f"{wanted}: {self._asker.sender.place} knows no {request.path} (404)")
         if answer.code != 200:
             raise errors.refused(request, answer.code, answer.body, place=self._asker.sender.place)
         return answer.body
