@@ -420,13 +420,18 @@ class NetworkDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something an operator reads in `kubectl describe pod`."""
+    """Something an operator reads in `kubectl describe pod`, or of another object where `kind` says so.
+
+    `pod` and `pod_uid` are that object's; its namespace is "" where its kind has none.
+    """
 
     pod: PodRef
     pod_uid: str
     reason: str
     message: str
     warning: bool = False
+    kind: str = "Pod"
+    api_version: str = "v1"
 
 
 class Kubernetes(Cluster, Protocol):

@@ -1,6 +1,6 @@
-"""Events of pods, sent in the background. Nothing waits for them.
+"""Events of pods and other objects, sent in the background. Nothing waits for them.
 
-core/v1 Event. What happens to one pod again within a few minutes is one Event with a count, and between two sendings
+core/v1 Event. What happens to one object again within a few minutes is one Event with a count, and between two sendings
 repeats are only counted. When more happens than can be sent, the oldest is dropped, news before warnings, and counted.
 """
 
@@ -25,6 +25,7 @@ from homeport.ports import Event
 
 COMPONENT = "homeport"
 MAX_WAITING = 1000
+_OF_NO_NAMESPACE = "default"  # where the API server has the events of what is in no namespace
 _MAX_SENT = 2000  # that a repeat can be counted on
 _REPEAT_SECONDS = 600.0  # after which the same thing is news again, as client-go has it
 _MESSAGE_MAX = 1024  # bytes; the API server refuses longer ones
@@ -51,16 +52,17 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
 def request_of(occurrence: Occurrence, node: str) -> Request:
     """What makes the API server say so."""
     event = occurrence.event
+    namespace = event.pod.namespace or _OF_NO_NAMESPACE
     last = _wire_time(occurrence.last)
     if occurrence.stored:
-        return requests.patch_event(
-            event.pod.namespace, occurrence.name, {"count": occurrence.count, "lastTimestamp": last}
-        )
-    involved = {"apiVersion": "v1", "kind": "Pod", "namespace": event.pod.namespace, "name": event.pod.name}
+        return requests.patch_event(namespace, occurrence.name, {"count": occurrence.count, "lastTimestamp": last})
+    involved = {"apiVersion": event.api_version, "kind": event.kind, "name": event.pod.name}
+    if event.pod.namespace:
+        involved["namespace"] = event.pod.namespace
     whole: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": occurrence.name, "namespace": event.pod.namespace},
+        "metadata": {"name": occurrence.name, "namespace": namespace},
         "involvedObject": {**involved, **({"uid": event.pod_uid} if event.pod_uid else {})},
         "type": "Warning" if event.warning else "Normal",
         "reason": event.reason[:_REASON_MAX],
@@ -72,7 +74,7 @@ def request_of(occurrence: Occurrence, node: str) -> Request:
         "reportingComponent": COMPONENT,
         "reportingInstance": node,
     }
-    return requests.create_event(event.pod.namespace, whole)
+    return requests.create_event(namespace, whole)
 
 
 class Gathering:
