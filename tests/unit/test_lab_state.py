@@ -117,14 +117,6 @@ def test_replicas_are_shown_by_ordinal(state: State) -> None:
     assert views.pods_in_order(state, "other") == []
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-5, "0s"), (59, "59s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (86400, "1d")],
-)
-def test_age_is_kubectls(seconds: int, text: str) -> None:
-    assert views.age(NOW - timedelta(seconds=seconds), NOW) == text
-
-
 def test_a_revision_is_its_template_and_its_restarts() -> None:
     one = Template(labels={"a": "1", "b": "2"})
     assert actions.revision(one, 0) == actions.revision(Template(labels={"b": "2", "a": "1"}), 0)

@@ -1,6 +1,7 @@
 """What commands print: kubectl's columns, and values that a script can read back."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from ruamel.yaml import YAML
@@ -8,6 +9,7 @@ from ruamel.yaml import YAML
 from homeport.cli import output
 from homeport.cli.output import Format
 
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 LONG = {"container_id": "8" * 64, "netns": "/run/" + "n" * 120, "addresses": ["10.1.2.3", "fd00::3"]}
 
 
@@ -36,3 +38,11 @@ def test_show_prints_rows(form: Format, expected: str, capsys: pytest.CaptureFix
 def test_show_prints_the_value_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     output.show(Format.JSON, LONG, headers=["name"], rows=[])
     assert json.loads(capsys.readouterr().out) == LONG
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "0s"), (59, "59s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (86400, "1d")],
+)
+def test_age_is_kubectls(seconds: int, text: str) -> None:
+    assert output.age(NOW - timedelta(seconds=seconds), NOW) == text

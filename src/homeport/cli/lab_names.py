@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from homeport.cli import output
 
 if TYPE_CHECKING:
     from homeport.lab.manifests import Manifests
@@ -41,7 +43,7 @@ class Session:
         """Makes the lab as it is wanted, showing what it does on a terminal."""
         from homeport.lab import converging, views
 
-        with _progress() as report:
+        with output.progress("converging") as report:
             converging.converge(self.lab, report)
         self._troubles = views.troubles(self.lab.state)
 
@@ -69,18 +71,6 @@ def session(name: str, *, create: bool = False) -> Iterator[Session]:
 def say_waiting() -> None:
     """Another command has the lab's lock."""
     typer.echo("waiting for another command on this lab", err=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line that changes, on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("converging") as status:
-        yield lambda text: status.update(text[:100])
 
 
 # --- what was typed ----------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def _allocations(lab: Lab, namespace: str | None) -> Shown:
     found = views.allocations(lab.allocations.all(), namespace)
     now = lab.clock.now()
     rows = [
-        (a.address, a.owner, a.network, a.interface, a.phase, a.node, a.mac, views.age(a.since, now)) for a in found
+        (a.address, a.owner, a.network, a.interface, a.phase, a.node, a.mac, output.age(a.since, now)) for a in found
     ]
     return found, ("address", "owner", "network", "interface", "phase", "node", "mac", "age"), rows
 
@@ -183,13 +183,11 @@ def events(
     lab: LabName = lab_names.DEFAULT,
 ) -> None:
     """List what happened, the oldest first."""
-    from homeport.lab import views
-
     with lab_names.session(lab) as session:
         found = session.lab.state.events()
         now = session.lab.clock.now()
     rows = [
-        (views.age(e.at, now), e.type, e.reason, e.regarding, e.message + (f" (x{e.count})" if e.count > 1 else ""))
+        (output.age(e.at, now), e.type, e.reason, e.regarding, e.message + (f" (x{e.count})" if e.count > 1 else ""))
         for e in found
     ]
     output.show(form, found, headers=("last seen", "type", "reason", "object", "message"), rows=rows)

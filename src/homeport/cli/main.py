@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import homeport
-from homeport.cli import cni, install, lab, lint
+from homeport.cli import cni, install, ips, lab, lint, plan, release, who
 from homeport.model.errors import CniError
 
 app = typer.Typer(
@@ -25,6 +25,11 @@ app = typer.Typer(
 app.add_typer(cni.app, name="cni")
 app.add_typer(lab.app, name="lab")
 app.command("lint")(lint.lint)
+app.command("plan")(plan.plan)
+app.command("ips")(ips.ips)
+app.command("who")(who.who)
+app.command("release")(release.release)
+app.command("reserve")(release.reserve)
 app.command("install")(install.install)
 
 

@@ -1,9 +1,12 @@
-"""What commands print: tables in kubectl's style, JSON, YAML. Writes to stdout only."""
+"""What commands print: tables in kubectl's style, JSON, YAML, on stdout; on a terminal's stderr what takes its time."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -58,3 +61,24 @@ def show(form: Format, value: Any, *, headers: Sequence[str], rows: Sequence[Seq
                 typer.echo(row[0])
         case _:
             typer.echo(table(headers, rows))
+
+
+def age(since: datetime, now: datetime) -> str:
+    """In kubectl's short form: 45s, 12m, 3h, 5d."""
+    span = max(now - since, timedelta())
+    for unit, length in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1))):
+        if span >= 2 * length or (unit == "d" and span >= length):
+            return f"{span // length}{unit}"
+    return f"{int(span.total_seconds())}s"
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[Callable[[str], None]]:
+    """A line that changes, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing) as status:
+        yield lambda text: status.update(text[:100])

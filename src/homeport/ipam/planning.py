@@ -132,6 +132,7 @@ class _Planner:
         self._fixed: dict[tuple[str, IPAddress], str] = {}
         self._entries: dict[tuple[Workload, str, str], int] = {}  # of the map of a workload's interface on a network
         self._surges: dict[rooms.Key, int] = {}
+        self._exhausted: set[rooms.Key] = set()
         self._lines: list[Line] = []
         self._crowds: list[CrowdLine] = []
         self._clashes: dict[str, None] = dict.fromkeys(clashes)
@@ -208,7 +209,7 @@ class _Planner:
                 line = Line(slot=want.slot, address=want.range.interface(address), how=how)
             case AlreadyHeld(allocation=previous) | Examine(allocation=previous):
                 address = previous.address
-                node = f" on node {previous.holder.node}" if previous.holder is not None else ""
+                node = f" on {previous.holder.node}" if previous.holder is not None else ""
                 line = Line(slot=want.slot, address=want.range.interface(address), how=f"has it now{node}")
             case _:
                 self._fail(want.slot, refusal(want, outcome))
@@ -276,9 +277,10 @@ class _Planner:
             outcome = foreseeing.foresee(want, None, self._board)
             if not isinstance(outcome, Create):
                 self._clash(
-                    f"{written(crowd.workload)} finds {len(found)} of {crowd.count} addresses in {want.range.span}: "
+                    f"{written(crowd.workload)} finds {len(found)} of {crowd.count} addresses: "
                     + refusal(want, outcome)
                 )
+                self._exhausted.add((want.scope, want.range.span))
                 break
             self._board.put(want.bound(None, outcome.address, self._at))
             found.append(outcome.address)

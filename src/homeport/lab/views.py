@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 
@@ -195,15 +195,6 @@ def troubles(state: State) -> list[tuple[str, str]]:
         for pod in pods_in_order(state, None)
         if phases[pod.uid] in ("Pending", "ContainerCreating")
     ]
-
-
-def age(since: datetime, now: datetime) -> str:
-    """In kubectl's short form: 45s, 12m, 3h, 5d."""
-    span = max(now - since, timedelta())
-    for unit, length in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1))):
-        if span >= 2 * length or (unit == "d" and span >= length):
-            return f"{span // length}{unit}"
-    return f"{int(span.total_seconds())}s"
 
 
 def _sandboxes(state: State) -> Mapping[str, Sandbox]:
