@@ -1,0 +1,197 @@
+"""Finding free addresses without a look at every taken one: hints, what this process learned, and lists. I/O: lists.
+
+A range with a hint costs no request. One without is listed once, and then known by what happens. That there is nothing
+free is only ever said from a list that began after the question.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from homeport.ipam.ranges import Span
+from homeport.model.addresses import IPAddress
+from homeport.ports import Objects, Place
+from homeport.stores.kubernetes import names
+from homeport.stores.kubernetes.candidates import Base, Window, choose
+from homeport.stores.kubernetes.hints import Hints
+from homeport.stores.kubernetes.resources import IPALLOCATIONS
+from homeport.stores.kubernetes.runs import Runs
+
+_LAG_SECONDS = 30.0  # until then a hint may not know yet what this process does
+_LIST_STANDS_SECONDS = 5.0  # for so long a list is taken for newer than any hint
+_GIVEN_SECONDS = 5.0
+_COLLISIONS_MAX = 8  # one after the other; then what is known is worth nothing
+_LIST_SHARE = 20  # because of collisions, lists are made in no more than a twentieth of the time
+_LEARNED_MAX = 20_000
+
+_Field = tuple[str, Span]  # a scope, and a span of addresses searched in it
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What a thread is about to try."""
+
+    scope: str
+    addresses: frozenset[IPAddress]
+    until: float
+
+
+class Searcher:
+    """Safe with many threads: each is given other candidates, while there are enough."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        hints: Hints,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._objects, self._hints, self._monotonic = objects, hints, monotonic
+        self._rng = rng or random.Random()  # noqa: S311 -- spreads claims, keeps no secret
+        self._lock = threading.Lock()
+        self._listing = threading.Lock()
+        self._list_seconds = 0.0
+        self._bases: dict[_Field, Base] = {}
+        self._windows: dict[str, Window] = {}
+        self._given: dict[int, _Given] = {}
+        self._learned: dict[Place, float] = {}  # places known to be taken, and since when
+
+    def lowest_free(
+        self, scope: str, span: Span, excluding: Sequence[Span], *, count: int, near: IPAddress | None
+    ) -> tuple[IPAddress, ...]:
+        """See `AllocationStore.lowest_free`."""
+        asked = self._monotonic()
+        with self._lock:
+            base = self._base(scope, span)
+            if base is not None and not self._is_worthless(scope, base):
+                found = self._choose(base, scope, excluding, count, near)
+                if found:
+                    return found
+        doubtful = self._refresh(scope, span, asked)
+        while True:
+            with self._lock:
+                found = self._choose(self._bases[scope, span], scope, excluding, count, near)
+            refuted = [a for a in found if a in doubtful and self._exists(scope, a)]
+            if not refuted:
+                return found
+            for address in refuted:
+                self.taken(scope, address)
+
+    def claimed(self, scope: str, address: IPAddress) -> None:
+        """This process has just created the allocation."""
+        with self._lock:
+            if self._was_given(scope, address):
+                self._window(scope).succeeded()
+                del self._given[threading.get_ident()]
+            self._learn(scope, address)
+
+    def taken(self, scope: str, address: IPAddress) -> None:
+        """Somebody has the address."""
+        with self._lock:
+            if self._was_given(scope, address):
+                self._window(scope).collided()
+            self._learn(scope, address)
+
+    def freed(self, scope: str, address: IPAddress) -> None:
+        """This process has just deleted the allocation."""
+        with self._lock:
+            self._learned.pop((scope, address), None)
+            for base in self._bases_with(scope, address):
+                base.taken.discard(int(address))
+
+    # --- inside, with the lock ---
+
+    def _base(self, scope: str, span: Span) -> Base | None:
+        """What is known of the span now; None for nothing."""
+        base, hint, now = self._bases.get((scope, span)), self._hints.covering(scope, span), self._monotonic()
+        if hint is None or (base is not None and base.version == hint.version):
+            return base
+        if base is not None and base.live and now - base.at < _LIST_STANDS_SECONDS:
+            return base
+        report = hint.report
+        start = int(report.first)
+        until = int(report.last) + 1 if report.up_to is None else start + report.up_to
+        known = Base(span, report.taken.shifted(start), until=until, at=now, live=False, version=hint.version)
+        self._learned = {place: at for place, at in self._learned.items() if now - at < _LAG_SECONDS}
+        self._overlay(known, scope)
+        self._bases[scope, span] = known
+        return known
+
+    def _choose(
+        self, base: Base, scope: str, excluding: Sequence[Span], count: int, near: IPAddress | None
+    ) -> tuple[IPAddress, ...]:
+        me, now = threading.get_ident(), self._monotonic()
+        self._given = {t: given for t, given in self._given.items() if t != me and given.until > now}
+        others = frozenset[IPAddress]().union(*(g.addresses for g in self._given.values() if g.scope == scope))
+        window = self._window(scope).size
+        for avoided in (others, frozenset[IPAddress]()):
+            free = base.free(excluding, near)
+            found = choose(free, avoided, count=count, window=window, rng=self._rng)
+            if found:
+                self._given[me] = _Given(scope, frozenset(found), now + _GIVEN_SECONDS)
+                return found
+        return ()
+
+    def _is_worthless(self, scope: str, base: Base) -> bool:
+        if self._window(scope).collisions < _COLLISIONS_MAX:
+            return False
+        return self._monotonic() - base.at > max(1.0, self._list_seconds * _LIST_SHARE)
+
+    def _was_given(self, scope: str, address: IPAddress) -> bool:
+        given = self._given.get(threading.get_ident())
+        return given is not None and given.scope == scope and address in given.addresses
+
+    def _learn(self, scope: str, address: IPAddress) -> None:
+        self._learned[scope, address] = now = self._monotonic()
+        if len(self._learned) > _LEARNED_MAX:
+            self._learned = {place: at for place, at in self._learned.items() if now - at < _LAG_SECONDS}
+        for base in self._bases_with(scope, address):
+            base.taken.add(int(address))
+
+    def _overlay(self, base: Base, scope: str) -> None:
+        """What was learned since, which the source of the base did not know yet."""
+        for learned_scope, address in self._learned:
+            if learned_scope == scope and address in base.span:
+                base.taken.add(int(address))
+
+    def _bases_with(self, scope: str, address: IPAddress) -> list[Base]:
+        return [base for (of, span), base in self._bases.items() if of == scope and address in span]
+
+    def _window(self, scope: str) -> Window:
+        return self._windows.setdefault(scope, Window())
+
+    # --- inside, without it ---
+
+    def _refresh(self, scope: str, span: Span, asked: float) -> frozenset[IPAddress]:
+        """Lists, unless another thread did so since `asked`. Returns what was known to be taken, and was not listed.
+
+        Such an address was given back, or somebody has taken away the label that lists are made by.
+        """
+        with self._listing:
+            with self._lock:
+                base = self._bases.get((scope, span))
+            if base is not None and base.live and base.at > asked:
+                return frozenset()
+            began = self._monotonic()
+            stored = self._objects.list(IPALLOCATIONS, labels={names.SCOPE: names.scope_label(scope)})
+            self._list_seconds = self._monotonic() - began
+        addresses = (names.address_in(o.name, scope) for o in stored)
+        listed = Runs(int(a) for a in addresses if a is not None and a in span)
+        with self._lock:
+            known = [a for (of, a), at in self._learned.items() if of == scope and a in span and at < began]
+            doubtful = frozenset(a for a in known if int(a) not in listed)
+            for address in known:
+                del self._learned[scope, address]
+            base = Base(span, listed, until=int(span.last) + 1, at=began, live=True)
+            self._overlay(base, scope)
+            self._bases[scope, span] = base
+            self._window(scope).collisions = 0
+        return doubtful
+
+    def _exists(self, scope: str, address: IPAddress) -> bool:
+        return self._objects.get(IPALLOCATIONS, names.allocation_name(scope, address)) is not None
