@@ -15,7 +15,7 @@ from homeport.cli.sources import Kubeconfig, LabName, Place, Scope, Source, Stor
 from homeport.cli.who import described, parse_address
 from homeport.ipam.allocations import Allocation, Phase, Retention, released
 from homeport.ipam.identities import Replica, Slot, Workload
-from homeport.model.errors import AddressTaken, CniError, InvalidNetConf, NoSuchObject, TryAgainLater
+from homeport.model.errors import AddressTaken, InvalidNetConf, NoSuchObject
 from homeport.model.names import is_ifname, is_label, is_subdomain
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ def release(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="ADDRESS|POD",
-            autocompletion=sources.complete_address,
-            help="10.1.2.3, or web-0",
-            show_default=False,
+            metavar="ADDRESS|POD", autocompletion=sources.complete_address, help="10.1.2.3 or web-0", show_default=False
         ),
     ] = "",
     workload: Annotated[str, typer.Option(help="Everything of this workload: statefulset/web.")] = "",
@@ -52,7 +49,138 @@ def release(
 ) -> None:
     """Release addresses that are kept and not in use: Retained, Quarantined or Reserved.
 
-    typer.echo(f'Nothing proves it gone, and two holders of one address break both. If it is so, type "{oath}".')
+    An address in use stays, unless --force says that its holder is gone although nothing proves it. What a replica has
+    in use is then Retained for it, so that its new pod starts; anything else is free at once. If the old holder still
+    runs, two pods have the address: switch its node off first.
+
+    Examples:
+      homeport release 10.93.97.14
+
+      homeport release --workload statefulset/web -n testnamespace --dry-run
+
+      homeport release web-0 -n testnamespace --force
+    """
+    if bool(what) == bool(workload):
+        raise typer.BadParameter("expected an address or a pod, or --workload")
+    with sources.opened(Place(store, lab, kubeconfig)) as source:
+        found = _find(source, what, workload, namespace, network, scope)
+        bound = [a for a in found if a.phase is Phase.BOUND]
+        if bound and not force:
+            _refuse(bound, found)
+        if dry_run:
+            for allocation in found:
+                typer.echo(f"would release {allocation.address}: {described(allocation)}")
+            return
+        if not yes:
+            _confirm(found, bound)
+        failed = [not _release(source, allocation) for allocation in found]
+    if any(failed):
+        raise typer.Exit(1)
+
+
+def reserve(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS")],
+    owner: Annotated[str, typer.Option("--for", metavar="NAMESPACE/WORKLOAD-ORDINAL", help="testnamespace/web-0")],
+    network: Annotated[str, typer.Option(help="The network's name.", autocompletion=sources.complete_network)],
+    interface: Annotated[str, typer.Option(help="The pod's interface on it.")] = "net1",
+    kind: Annotated[str, typer.Option(help="The workload's kind.")] = "StatefulSet",
+    scope: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its scope [default: the network's, where it is known].")
+    ] = None,
+    store: StorePath = None,
+    lab: LabName = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Keep an address for a replica, which gets it at its next start.
+
+    It is Retained for the replica, as if it had used it before and stopped: nobody else gets it until the workload's
+    retention lets it go, or `homeport release` does. A replica that has another address keeps it: release that first.
+
+    Example: homeport reserve 10.93.97.20 --for testnamespace/web-2 --network multustest
+    """
+    from homeport.ports import AlreadyExists
+
+    wanted, replica = parse_address(address), _replica(owner, kind)
+    if not is_ifname(interface):
+        raise typer.BadParameter(f'found "{interface}", expected a name such as net1', param_hint="--interface")
+    slot = Slot(replica, network, interface)
+    with sources.opened(Place(store, lab, kubeconfig)) as source:
+        pooled = _range_of(source, wanted, network, scope)
+        where = pooled.scope if pooled is not None else scope or ""
+        _require_none(source, wanted, where, slot, pooled)
+        kept = Allocation(
+            scope=where,
+            address=wanted,
+            slot=slot,
+            phase=Phase.RETAINED,
+            since=source.now(),
+            # Until the workload is there to be asked: it may be deployed only next week.
+            retention=Retention(when_scaled="Retain", when_deleted="Retain"),
+        )
+        try:
+            source.store.create(kept, cause=f"reserved by {sources.user()}")
+        except AlreadyExists as e:
+            if e.present.slot == slot:
+                typer.echo(f"{wanted} is {described(e.present)} already")
+                return
+            raise AddressTaken(f"reserve {wanted} for {slot}: it is {described(e.present)}") from e
+    typer.echo(f"{wanted} reserved for {replica} ({interface} on {network})")
+
+
+# --- releasing ---------------------------------------------------------------------------------------------------
+
+
+def _find(
+    source: Source, what: str, workload: str, namespace: str | None, network: str | None, scope: str | None
+) -> Sequence[Allocation]:
+    wanted = Filter(network=network, scope=scope)
+    if workload:
+        name, wanted = workload, msgspec.structs.replace(wanted, workload=workload, namespace=namespace or "default")
+    elif _is_address(what):
+        address = parse_address(what)
+        found = [a for a in listed(source, wanted) if a.address == address]
+        if len(found) > 1:
+            scopes = ", ".join(f'"{a.scope}"' for a in found)
+            raise InvalidNetConf(f"release {what}: found it in scopes {scopes}, expected one", "say which: --scope")
+        if not found:
+            raise NoSuchObject(f"release {what}: it is nobody's")
+        return found
+    else:
+        in_pod, slash, pod = what.rpartition("/")
+        space = in_pod if slash else namespace or "default"
+        name, wanted = f"{space}/{pod}", msgspec.structs.replace(wanted, pod=pod, namespace=space)
+    found = listed(source, wanted)
+    if not found:
+        raise NoSuchObject(f"release what {name} has: found no address of it")
+    return found
+
+
+def _is_address(text: str) -> bool:
+    return ":" in text or re.fullmatch(r"[0-9]+(\.[0-9]+){3}(/[0-9]+)?", text) is not None
+
+
+def _refuse(bound: Sequence[Allocation], found: Sequence[Allocation]) -> None:
+    first, free = bound[0], len(found) - len(bound)
+    more = f", and {len(bound) - 1} more" if len(bound) > 1 else ""
+    left = f"; nothing was changed, though {free} of them are not in use" if free else ""
+    raise AddressTaken(
+        f"release {first.address}: in use{more}: {described(first)}",
+        f"scale the workload down or delete the pod; --force if its holder is gone for certain{left}",
+    )
+
+
+def _confirm(found: Sequence[Allocation], bound: Sequence[Allocation]) -> None:
+    """A yes for what is not in use; for what is, the sentence that somebody makes themselves answerable for."""
+    for allocation in found:
+        typer.echo(f"{allocation.address}: {described(allocation)}")
+    if not bound:
+        typer.confirm(f"release {len(found)} address{'es' if len(found) > 1 else ''}?", abort=True)
+        return
+    first = bound[0]
+    node = first.holder.node if first.holder is not None else ""
+    whose = owner_of(first).pod or "the container"
+    oath = f"{whose} on {node} is dead" if len(bound) == 1 else f"all {len(bound)} are dead"
+    typer.echo(f'Nothing shows it to be so, and two holders of one address break both. If it is, type "{oath}".')
     if typer.prompt(">", prompt_suffix=" ", default="", show_default=False) != oath:
         raise typer.Abort
 
@@ -61,9 +189,9 @@ def _release(source: Source, allocation: Allocation) -> bool:
     """Whether it is released; another version than the one shown is left alone."""
     from homeport.ports import Conflict
 
-    left = released(allocation, at=source.now()) if allocation.phase is Phase.BOUND else None
-    forced = " by force" if allocation.phase is Phase.BOUND else ""
-    cause = f"released{forced} by {sources.user()}"
+    in_use = allocation.phase is Phase.BOUND
+    left = released(allocation, at=source.now()) if in_use else None
+    cause = f"released{' by force' if in_use else ''} by {sources.user()}"
     try:
         if left is None:
             source.store.delete(allocation, cause=cause)
@@ -72,8 +200,7 @@ def _release(source: Source, allocation: Allocation) -> bool:
             source.store.replace(left, cause=cause)
             typer.echo(f"{allocation.address} taken from its holder, and Retained for {allocation.slot.owner}")
     except Conflict:
-        error: CniError = TryAgainLater(f"release {allocation.address}: it changed meanwhile")
-        typer.echo(f"homeport: {error.msg}", err=True)
+        typer.echo(f"homeport: release {allocation.address}: it changed meanwhile; look again", err=True)
         return False
     return True
 
@@ -88,6 +215,17 @@ def _replica(text: str, kind: str) -> Replica:
             f'found "{text}", expected NAMESPACE/WORKLOAD-ORDINAL such as testnamespace/web-0', param_hint="--for"
         )
     return Replica(Workload(match["namespace"], kind, match["name"]), int(match["ordinal"]))
+
+
+def _require_none(source: Source, wanted: IPAddress, scope: str, slot: Slot, pooled: PoolRange | None) -> None:
+    """A second address of the same range would never be used, and go as surplus."""
+    for other in source.store.of_slot(slot):
+        same = other.address in pooled.range.subnet if pooled else other.address.version == wanted.version
+        if same and other.scope == scope and other.address != wanted:
+            raise AddressTaken(
+                f"reserve {wanted} for {slot}: it has {other.address} already, {other.phase.value}",
+                f"homeport release {other.address}",
+            )
 
 
 def _range_of(source: Source, address: IPAddress, network: str, scope: str | None) -> PoolRange | None:
