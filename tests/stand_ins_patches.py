@@ -31,7 +31,7 @@ def patched(value: Any, operations: Sequence[Mapping[str, Any]]) -> Any:
         path = _steps(operation["path"])
         match operation["op"]:
             case "test":
-                if _at(root, path) != operation["value"]:
+                if _tested(_at(root, path[:-1]), path[-1]) != operation["value"]:
                     raise Refused(f"test {operation['path']}")
             case "add":
                 _add(root, path, copy.deepcopy(operation["value"]))
@@ -58,6 +58,11 @@ def _at(value: Any, steps: Sequence[str]) -> Any:
     for step in steps:
         value = _child(value, step)
     return value
+
+
+def _tested(parent: Any, step: str) -> Any:
+    """The API server takes a key that is not there for null, where RFC 6902 has the test fail."""
+    return parent.get(step) if isinstance(parent, dict) else _child(parent, step)
 
 
 def _child(value: Any, step: str) -> Any:

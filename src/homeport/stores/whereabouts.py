@@ -1,0 +1,307 @@
+"""Whereabouts' objects, both of which decide about an address: the entry in its pool, and its reservation.
+
+I/O: `ports.Objects`.
+
+Whatever is written here carries a mark, which tells whose writing it is. Every write is conditional on what was there:
+a pool's entry by a JSON patch that tests it, a reservation by its name or version. So a race is decided by the API
+server, and nothing is overwritten or removed that somebody else put there in between.
+
+An entry of ours has no podref: Whereabouts' reconciler leaves such entries alone, its ADD finds the address taken, and
+its DEL, which looks for a container ID, never finds them. A reservation's podref is no pod's, so that no pod takes it
+for its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from homeport.ipam.ranges import Span
+from homeport.ipam.whereabouts import (
+    ForeignPool,
+    NodeSlice,
+    PoolEntry,
+    Reservation,
+    decode_pool,
+    decode_reservation,
+    decode_slices,
+    is_of_network,
+    pool_name,
+    reservation_name,
+    split_scope,
+)
+from homeport.model.addresses import IPAddress, IPNetwork
+from homeport.model.errors import TryAgainLater, UnsupportedField
+from homeport.ports import ObjectChanged, ObjectExists, Objects, PatchRefused, Place, Resource
+
+GROUP, VERSION = "whereabouts.cni.cncf.io", "v1alpha1"
+POOLS = Resource(group=GROUP, version=VERSION, plural="ippools", kind="IPPool", namespaced=True)
+RESERVATIONS = Resource(
+    group=GROUP,
+    version=VERSION,
+    plural="overlappingrangeipreservations",
+    kind="OverlappingRangeIPReservation",
+    namespaced=True,
+)
+SLICES = Resource(group=GROUP, version=VERSION, plural="nodeslicepools", kind="NodeSlicePool", namespaced=True)
+
+MARK = "homeport:"
+PODREF = "homeport"
+MayTake = Callable[[PoolEntry], bool]
+"""Whether an entry of Whereabouts' may be made ours: it is of the very holder that has or had the allocation."""
+
+_ATTEMPTS = 50  # at one object that others change at the same time
+
+
+class HeldByWhereabouts(Exception):
+    """An address is one of Whereabouts' own; `where` names the object that says so."""
+
+    def __init__(self, entry: PoolEntry, where: str) -> None:
+        owner = entry.podref or "no pod"
+        super().__init__(f"{where} has it for {owner}" + (f", container {entry.id}" if entry.id else ""))
+        self.entry = entry
+        self.where = where
+
+
+class WhereaboutsRecords:
+    """Pools and reservations of one namespace."""
+
+    def __init__(self, objects: Objects, namespace: str) -> None:
+        self._objects = objects
+        self._namespace = namespace
+
+    def pools(self, scope: str) -> tuple[ForeignPool, ...]:
+        """Every pool whose addresses are the scope's. Raises `DecodeFailure` when one cannot be read: nobody knows
+        whose it is, and what is taken in it.
+        """
+        network_name, subnet = split_scope(scope)
+        listed = [decode_pool(o.name, o.version, o.body) for o in self._objects.list(POOLS, namespace=self._namespace)]
+        if subnet is not None:
+            listed = [p for p in listed if _is_within(p.subnet, subnet)]
+        # Slices are asked for only where a pool's name leaves open whether it is one.
+        in_doubt = any(p.prefix not in ("", network_name) for p in listed)
+        slices = self.slices() if in_doubt else ()
+        found = [p for p in listed if is_of_network(p, network_name, slices)]
+        if subnet is not None:
+            found = [p for p in found if p.subnet == subnet or p.prefix != network_name]
+        return tuple(found)
+
+    def slices(self) -> tuple[NodeSlice, ...]:
+        """All slices that nodes have."""
+        listed = self._objects.list(SLICES, namespace=self._namespace)
+        return tuple(s for o in listed for s in decode_slices(o.name, o.body))
+
+    def reservations(self) -> tuple[Reservation, ...]:
+        listed = self._objects.list(RESERVATIONS, namespace=self._namespace)
+        return tuple(decode_reservation(o.name, o.version, o.body) for o in listed)
+
+    def claim(self, place: Place, mark: str, may_take: MayTake) -> None:
+        """Writes the mark into every pool that has the address, then into its reservation.
+
+        What carries another mark is overwritten, and so is what `may_take` says of an entry. Raises
+        `HeldByWhereabouts`, having taken back what it wrote. On any other error that stays: it keeps the address from
+        being given out, and is written over by the next claim.
+        """
+        scope, address = place
+        writing = _Writing(self._objects, self._namespace, place, mark, may_take)
+        try:
+            for pool in self._of_address(scope, address):
+                writing.write_entry(pool)
+            if split_scope(scope)[1] is None:
+                writing.write_reservation()
+        except HeldByWhereabouts:
+            writing.undo()
+            raise
+
+    def hand_over(self, place: Place, mark: str, to_mark: str | None) -> None:
+        """Replaces the mark by another one wherever it stands, or, for None, removes what carries it."""
+        scope, address = place
+        for pool in self.pools(scope):
+            entry, key = pool.entries.get(address), pool.key(address)
+            if entry is not None and entry.id == mark and key is not None:
+                path = _path(key)
+                change = (
+                    {"op": "remove", "path": path}
+                    if to_mark is None
+                    else {"op": "replace", "path": path, "value": _entry_of(to_mark)}
+                )
+                with suppress(PatchRefused):
+                    self._patch(pool.name, {"op": "test", "path": path, "value": entry.raw}, change)
+        if split_scope(scope)[1] is None:
+            self._hand_over_reservation(place, mark, to_mark)
+
+    def taken(self, scope: str) -> Iterator[Span]:
+        """What Whereabouts has of a scope, and what cannot be written into its pools."""
+        for pool in self.pools(scope):
+            for address, entry in pool.entries.items():
+                if not is_ours(entry):
+                    yield Span(address, address)
+            unwritable = pool.unwritable()
+            if unwritable is not None:
+                yield unwritable
+
+    def _of_address(self, scope: str, address: IPAddress) -> Sequence[ForeignPool]:
+        """The pools that have the address; where a pool alone decides, it is made if there is none yet."""
+        found = [p for p in self.pools(scope) if address in p.subnet]
+        network_name, subnet = split_scope(scope)
+        if subnet is None or any(p.subnet == subnet for p in found):
+            return found
+        name = pool_name(network_name, subnet)
+        body = {
+            "metadata": {"name": name, "namespace": self._namespace},
+            "spec": {"range": str(subnet), "allocations": {}},
+        }
+        with suppress(ObjectExists):
+            self._objects.create(POOLS, body, namespace=self._namespace)
+        return [p for p in self.pools(scope) if address in p.subnet]
+
+    def _hand_over_reservation(self, place: Place, mark: str, to_mark: str | None) -> None:
+        name = reservation_name(split_scope(place[0])[0], place[1])
+        found = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
+        if found is None or decode_reservation(found.name, found.version, found.body).id != mark:
+            return
+        with suppress(ObjectChanged):
+            if to_mark is None:
+                self._objects.delete(RESERVATIONS, name, namespace=self._namespace, version=found.version)
+            else:
+                spec = {"spec": {"containerid": to_mark}}
+                self._objects.patch(RESERVATIONS, name, spec, namespace=self._namespace, version=found.version)
+
+    def _patch(self, pool: str, *operations: Mapping[str, Any]) -> None:
+        self._objects.patch_json(POOLS, pool, operations, namespace=self._namespace)
+
+
+class _Writing:
+    """One claim's writes, and how they are taken back."""
+
+    def __init__(self, objects: Objects, namespace: str, place: Place, mark: str, may_take: MayTake) -> None:
+        self._objects = objects
+        self._namespace = namespace
+        self._place = place
+        self._mark = mark
+        self._may_take = may_take
+        self._undo: list[Callable[[], object]] = []
+
+    def undo(self) -> None:
+        """What another has changed since stays, and so does what the API server does not answer for."""
+        for action in reversed(self._undo):
+            with suppress(PatchRefused, ObjectChanged, ObjectExists, TryAgainLater):
+                action()
+
+    def write_entry(self, pool: ForeignPool) -> None:
+        address = self._place[1]
+        key = pool.key(address)
+        if key is None:
+            raise UnsupportedField(
+                f'claim {address} beside Whereabouts: its pool "{pool.name}" can hold addresses below '
+                f"{pool.unwritable()} only"
+            )
+        path, tried = _path(key), False
+        before: PoolEntry | None = None
+        for _ in range(_ATTEMPTS):
+            entry = pool.entries.get(address)
+            if entry is not None and entry.id == self._mark:
+                if tried:  # it was refused as its own lost first copy had been done
+                    self._note_entry(pool.name, path, before)
+                return
+            self._require_ours(entry, f'IPPool "{pool.name}"')
+            if self._try_entry(pool.name, path, entry):
+                return
+            before, tried = entry, True
+            found = self._objects.get(POOLS, pool.name, namespace=self._namespace)
+            if found is None:
+                return  # the whole pool was removed, and with it what it could say of this address
+            pool = decode_pool(found.name, found.version, found.body)
+        raise TryAgainLater(f'claim {address}: IPPool "{pool.name}" changes all the time')
+
+    def write_reservation(self) -> None:
+        network_name, _ = split_scope(self._place[0])
+        name = reservation_name(network_name, self._place[1])
+        body = {
+            "metadata": {"name": name, "namespace": self._namespace},
+            "spec": {"podref": PODREF, "containerid": self._mark},
+        }
+        for _ in range(_ATTEMPTS):
+            try:
+                made = self._objects.create(RESERVATIONS, body, namespace=self._namespace)
+            except ObjectExists:
+                if self._overwrite_reservation(name):
+                    return
+                continue
+            self._undo.append(partial(self._delete_reservation, name, made.version))
+            return
+        raise TryAgainLater(f'claim {self._place[1]}: OverlappingRangeIPReservation "{name}" changes all the time')
+
+    def _require_ours(self, entry: PoolEntry | None, where: str) -> None:
+        if entry is None or is_ours(entry):
+            return
+        if not self._may_take(entry):
+            raise HeldByWhereabouts(entry, where)
+
+    def _try_entry(self, pool: str, path: str, before: PoolEntry | None) -> bool:
+        test = {"op": "test", "path": path, "value": before.raw if before is not None else None}
+        try:
+            self._patch(pool, test, {"op": "add", "path": path, "value": _entry_of(self._mark)})
+        except PatchRefused:
+            return False
+        self._note_entry(pool, path, before)
+        return True
+
+    def _note_entry(self, pool: str, path: str, before: PoolEntry | None) -> None:
+        """How the entry is taken back."""
+        test = {"op": "test", "path": path, "value": _entry_of(self._mark)}
+        back: Mapping[str, Any] = {"op": "remove", "path": path}
+        if before is not None:
+            back = {"op": "replace", "path": path, "value": before.raw}
+        self._undo.append(partial(self._patch, pool, test, back))
+
+    def _overwrite_reservation(self, name: str) -> bool:
+        """False when it changed, or went, at the same time."""
+        found = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
+        if found is None:
+            return False
+        present = decode_reservation(found.name, found.version, found.body)
+        if present.id == self._mark:
+            return True
+        entry = PoolEntry(id=present.id, podref=present.podref, ifname=present.ifname)
+        self._require_ours(entry, f'OverlappingRangeIPReservation "{name}"')
+        try:
+            spec = {"podref": PODREF, "containerid": self._mark, "ifname": None}
+            written = self._patch_reservation(name, spec, found.version)
+        except ObjectChanged:
+            return False
+        back = {"podref": present.podref, "containerid": present.id or None, "ifname": present.ifname or None}
+        self._undo.append(partial(self._patch_reservation, name, back, written))
+        return True
+
+    def _patch_reservation(self, name: str, spec: Mapping[str, Any], version: str) -> str:
+        body = {"spec": spec}
+        return self._objects.patch(RESERVATIONS, name, body, namespace=self._namespace, version=version).version
+
+    def _delete_reservation(self, name: str, version: str) -> None:
+        self._objects.delete(RESERVATIONS, name, namespace=self._namespace, version=version)
+
+    def _patch(self, pool: str, *operations: Mapping[str, Any]) -> None:
+        self._objects.patch_json(POOLS, pool, operations, namespace=self._namespace)
+
+
+def is_ours(entry: PoolEntry) -> bool:
+    """Whether Homeport wrote it."""
+    return entry.id.startswith(MARK)
+
+
+def _entry_of(mark: str) -> Mapping[str, str]:
+    return {"id": mark, "podref": ""}
+
+
+def _path(key: str) -> str:
+    return f"/spec/allocations/{key}"
+
+
+def _is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    return inner.version == outer.version and (
+        int(outer.network_address) <= int(inner.network_address)
+        and int(inner.broadcast_address) <= int(outer.broadcast_address)
+    )
