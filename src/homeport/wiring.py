@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -162,6 +162,35 @@ def build_node(
         kubernetes.start()
     host = cast("Kernel", shells.host)
     return Node(shells=shells, host=host, meta=meta, kubernetes=kubernetes)
+
+
+class ClusterStore(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster's allocations, and the cluster, as a command sees them: every question is asked live."""
+
+    place: str
+    store: AllocationStore
+    kubernetes: KubernetesClient
+
+
+@contextmanager
+def open_cluster_store(
+    kubeconfig: str | None, *, environ: Mapping[str, str] = os.environ
+) -> Iterator[ClusterStore | None]:
+    """The cluster of `kubeconfig`, else the one whose pod this process is; None where there is neither."""
+    from homeport.host.files import LocalFiles
+    from homeport.kube import configs
+    from homeport.kube.client import KubernetesClient
+    from homeport.stores.kubernetes.store import KubernetesStore
+
+    api = configs.load(kubeconfig, environ, LocalFiles())
+    if api is None:
+        yield None
+        return
+    kubernetes = KubernetesClient(api, node="")
+    try:
+        yield ClusterStore(place=api.place, store=KubernetesStore(kubernetes.objects), kubernetes=kubernetes)
+    finally:
+        kubernetes.close()
 
 
 def _tell_trouble(error: CniError) -> None:

@@ -137,7 +137,16 @@ def _of_lab(name: str) -> Iterator[Source]:
 @contextmanager
 def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
     from homeport import wiring
+    from homeport.kube import decoding
+    from homeport.ports import Resource
 
+    definitions = Resource(
+        group="k8s.cni.cncf.io",
+        version="v1",
+        plural="network-attachment-definitions",
+        kind="NetworkAttachmentDefinition",
+        namespaced=True,
+    )
     with wiring.open_cluster_store(_kubeconfig(kubeconfig)) as opened:
         if opened is None:
             raise InvalidEnvironment(
@@ -149,7 +158,9 @@ def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
             store=opened.store,
             cluster=opened.kubernetes,
             find=opened.kubernetes.definition,
-            definitions=opened.definitions,
+            definitions=lambda: [
+                decoding.decode_definition(found.body) for found in opened.kubernetes.objects.list(definitions)
+            ],
         )
 
 

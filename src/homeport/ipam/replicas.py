@@ -33,20 +33,26 @@ STATEFUL_SET = ReplicaKind(api_group="apps", kind="StatefulSet")
 
 def replica_of(pod: Pod, kinds: Iterable[ReplicaKind] = ()) -> Replica | None:
     """The replica this pod is, of a StatefulSet or of one of `kinds`; None when it is none."""
+    judged = judge(pod, kinds)
+    return judged if isinstance(judged, Replica) else None
+
+
+def judge(pod: Pod, kinds: Iterable[ReplicaKind] = ()) -> Replica | str:
+    """As `replica_of`; of a pod that is none, why."""
     controller = pod.owner
     if controller is None or not controller.controller:
-        return None
+        return "no controller owns it"
     group = controller.api_version.rpartition("/")[0]
     kind = next((k for k in (STATEFUL_SET, *kinds) if (k.api_group, k.kind) == (group, controller.kind)), None)
     if kind is None:
-        return None
+        return f"its controller is a {controller.kind}, whose pods have no identity"
     name, _, ordinal = pod.ref.name.rpartition("-")
     if name != controller.name or not _is_ordinal(ordinal):
-        return None
+        return f'its name is not "{controller.name}-ORDINAL" after its {controller.kind}'
     if kind.label and pod.labels.get(kind.label) != pod.ref.name:
-        return None
+        return f'its label {kind.label} is "{pod.labels.get(kind.label, "")}", not its name'
     if pod.labels.get(POD_INDEX, ordinal) != ordinal:
-        return None
+        return f'its label {POD_INDEX} is "{pod.labels[POD_INDEX]}", and its name says {ordinal}'
     return Replica(Workload(pod.ref.namespace, workload_kind(kind), name), int(ordinal))
 
 
