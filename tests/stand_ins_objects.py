@@ -301,7 +301,11 @@ class MemoryWatch:
         version, self._since = self._since if self._since >= self._server.oldest else self._server.version, 0
         found = select(self._server, self._resource, self._namespace, self._labels, version)
         now = {(self._resource, o.namespace, o.name): o for o in found}
-        gone = [o for key, o in self._told.items() if key not in now]
+        gone = [  # that is all that is known of their end
+            msgspec.structs.replace(o, body=b"")
+            for key, o in self._told.items()
+            if key not in now or now[key].uid != o.uid
+        ]
         changed = [o for key, o in now.items() if self._told.get(key) != o]
         self._told, self._seen = now, version
         tell += [partial(self._on_gone, o) for o in gone]

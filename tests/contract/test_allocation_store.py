@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.stand_ins_keeping import Keeper, KeptStore
+from tests.stand_ins_objects import MemoryObjects
 
 from homeport.ipam.allocations import Allocation, Phase, Retention
 from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
@@ -54,19 +56,36 @@ class Told(NodeStore):
         assert self.deliver() == 0
 
 
-@pytest.fixture(params=["memory", "sqlite", "node"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AllocationStore]:
-    if request.param == "memory":
-        yield MemoryStore(now=Ticking())
-        return
-    if request.param == "node":
-        claims = Claims(tmp_path / "claims.db")
-        yield Told(MemoryStore(now=Ticking()), claims, node="n1")
-        claims.close()
-        return
+def open_memory(tmp_path: Path) -> Iterator[AllocationStore]:
+    yield MemoryStore(now=Ticking())
+
+
+def open_sqlite(tmp_path: Path) -> Iterator[AllocationStore]:
     sqlite = SqliteStore(tmp_path / "state" / "allocations.db", now=Ticking())
     yield sqlite
     sqlite.close()
+
+
+def open_kubernetes(tmp_path: Path) -> Iterator[AllocationStore]:
+    """On an API server in memory; tests/apiserver/test_store_contract.py has it on a real one."""
+    objects, now = MemoryObjects(), Ticking()
+    keeper = Keeper(objects, now)
+    yield KeptStore(objects, keeper, now)
+    keeper.stop()
+
+
+def open_node(tmp_path: Path) -> Iterator[AllocationStore]:
+    claims = Claims(tmp_path / "claims.db")
+    for behind in open_kubernetes(tmp_path):
+        yield Told(behind, claims, node="n1")
+    claims.close()
+
+
+@pytest.fixture(
+    params=[open_memory, open_sqlite, open_kubernetes, open_node], ids=lambda o: o.__name__.removeprefix("open_")
+)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AllocationStore]:
+    yield from request.param(tmp_path)
 
 
 def address(text: str) -> IPAddress:
