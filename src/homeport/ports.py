@@ -17,6 +17,7 @@ import msgspec
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
 from homeport.ipam.allocations import Allocation
+from homeport.ipam.attaches import Attach as Attach
 from homeport.ipam.identities import Owner, Slot, Workload
 from homeport.ipam.objects import NodeState as NodeState
 from homeport.ipam.objects import OwnerReference as OwnerReference
@@ -578,6 +579,10 @@ class Delegates(Protocol):
         """The same plugins for one request: these types executed too, ours asking `cluster` where it is given."""
 
 
+def _ignore(_attach: Attach) -> None:
+    pass
+
+
 class Shells(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a plugin may act on. Built by the programs; `open_*` connect on first use."""
 
@@ -590,6 +595,7 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True):
     open_file_allocations: Callable[[str, str], FileAllocations]  # (data directory, network name)
     cluster: Cluster | None = None
     node: str = ""
+    on_attach: Callable[[Attach], None] = _ignore  # R16; must not wait
 
 
 class Plugin(Protocol):

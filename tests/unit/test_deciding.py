@@ -177,10 +177,12 @@ def test_the_decision(rule: str, wanted: Want, facts: Facts, expected: Decision 
         assert decision == Create(at(10), "allocated")
 
 
-def test_a_quarantined_address_waits_whoever_asks() -> None:
-    """R5."""
+def test_a_quarantined_address_is_its_own_slots_once_the_stranger_is_silent() -> None:
+    """R5, E25."""
     own = allocation(17, phase=Phase.QUARANTINED)
-    assert isinstance(decide(want(), Facts(held=own)), Wait)
+    assert decide(want(), Facts(held=own)) == Examine(own)
+    assert decide(want(), Facts(held=own, move=Wait("why"))) == Wait("why")
+    assert decide(want(), Facts(held=own, move=Move("silence"))) == Take(own, "returned: silence")
     others = allocation(15, SIBLING, Phase.QUARANTINED)
     assert decide(want(mapped=at(15)), Facts(present=present(others))) == Taken(others)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from ipaddress import ip_address
 
 import pytest
 
 from homeport.ipam.identities import Holder
-from homeport.ipam.moving import Answer, HolderFacts, Move, ProbeFirst, Silence, Wait, decide_move
+from homeport.ipam.moving import Answer, HolderFacts, Move, ProbeFirst, Silence, Wait, decide_move, decide_quarantined
 from homeport.model.addresses import MacAddress
 
 ADDRESS = ip_address("10.0.0.1")
@@ -67,3 +68,19 @@ def test_the_proof(facts: HolderFacts, expected: object) -> None:
 def test_no_end_of_the_wire_is_proof_while_the_pod_may_live(facts: HolderFacts) -> None:
     """E6: a partitioned node looks just like this."""
     assert isinstance(decide_move(ADDRESS, HOLDER, facts), Wait)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (HolderFacts(), ProbeFirst()),
+        (HolderFacts(cannot_probe="no link"), Wait("10.0.0.1 is quarantined since 2026-01-01 12:00:00 UTC: no link")),
+        (
+            HolderFacts(probe=Answer(MAC)),
+            Wait("0a:58:0a:00:00:01 answers for 10.0.0.1, which is quarantined since 2026-01-01 12:00:00 UTC"),
+        ),
+        (HolderFacts(probe=Silence()), Move("nobody answers for 10.0.0.1 any more")),
+    ],
+)
+def test_e25_a_quarantined_address_may_be_used_once_nobody_answers(facts: HolderFacts, expected: object) -> None:
+    assert decide_quarantined(ADDRESS, datetime(2026, 1, 1, 12, tzinfo=UTC), facts) == expected

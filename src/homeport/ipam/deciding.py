@@ -59,7 +59,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `held` is the slot's own allocation for this range, as matched by the caller. `present` are allocations found at
     addresses that were looked at. `free` are candidates from the store, None before it was asked; they may be out of
-    date. `move` is the outcome of R8 for the holder of `held`, None before it was looked into.
+    date. `move` is the outcome of R8 for the holder of `held`, or of looking for a stranger there where it is
+    quarantined; None before it was looked into.
     """
 
     held: Allocation | None = None
@@ -89,7 +90,9 @@ class Take(msgspec.Struct, frozen=True):
 
 
 class Examine(msgspec.Struct, frozen=True):
-    """Find out whether the holder of `allocation` is proven gone (R8), then ask again."""
+    """Find out whether the holder of `allocation` is proven gone (R8), or nobody uses a quarantined one, then ask
+    again.
+    """
 
     allocation: Allocation
 
@@ -152,14 +155,14 @@ def _take(want: Want, held: Allocation, facts: Facts) -> Decision:
         case Phase.RETAINED:
             return Take(held, "returned")
         case Phase.QUARANTINED:
-            return Wait(f"{held.address} is quarantined since {held.since:%Y-%m-%d %H:%M:%S} UTC")
+            pass  # nobody holds it, but a stranger may use it
     if held.is_held_by(want.holder.container_id, want.holder.ifname):
         return AlreadyHeld(held)
     match facts.move:
         case None:
             return Examine(held)
         case Move(proof=proof):
-            return Take(held, f"moved: {proof}")
+            return Take(held, f"moved: {proof}" if held.phase is Phase.BOUND else f"returned: {proof}")
         case wait:
             return wait
 

@@ -6,6 +6,8 @@ absent from `HolderFacts`, and never counts as proof (R12).
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from homeport.ipam.identities import Holder
@@ -79,6 +81,18 @@ def decide_move(address: IPAddress, holder: Holder, facts: HolderFacts) -> Move 
     if isinstance(facts.probe, Answer):
         return Wait(f"{facts.probe.mac} still answers for {address}, last held on node {holder.node}")
     return Move(f"nobody answers for {address} since {_named(holder)} on node {holder.node} lost its pod")
+
+
+def decide_quarantined(address: IPAddress, since: datetime, facts: HolderFacts) -> Move | Wait | ProbeFirst:
+    """May its own slot have an address that a stranger answered for (E25)? As soon as nobody does any more."""
+    match facts.probe:
+        case None if facts.cannot_probe:
+            return Wait(f"{address} is quarantined since {since:%Y-%m-%d %H:%M:%S} UTC: {facts.cannot_probe}")
+        case None:
+            return ProbeFirst()
+        case Answer(mac):
+            return Wait(f"{mac} answers for {address}, which is quarantined since {since:%Y-%m-%d %H:%M:%S} UTC")
+    return Move(f"nobody answers for {address} any more")
 
 
 def _named(holder: Holder) -> str:

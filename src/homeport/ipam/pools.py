@@ -13,6 +13,7 @@ import msgspec
 from homeport.cni import documents
 from homeport.ipam.policies import Policy, parse_policy
 from homeport.ipam.ranges import Range, RangeKeys, parse_address, parse_range
+from homeport.ipam.slices import parse_slice_size
 from homeport.model.addresses import IPAddress
 
 
@@ -27,12 +28,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """What one network hands out: one address of each range to every interface, in this order.
 
     `network` is the CNI network's name. `policy` is None when nothing here belongs to a replica.
+    `slice_prefix` is the prefix length of the part of each range that a node prefers, None without such a preference.
     """
 
     network: str
     ranges: tuple[PoolRange, ...]
     gateway: IPAddress | None = None
     policy: Policy | None = Policy()
+    slice_prefix: int | None = None
 
     @property
     def plain_ranges(self) -> tuple[Range, ...]:
@@ -44,6 +47,7 @@ class _PoolKeys(RangeKeys, frozen=True):
     gateway: str = ""
     network_name: str = ""
     enable_overlapping_ranges: bool = True
+    node_slice_size: str = ""
     sticky: Any = None
 
 
@@ -57,6 +61,7 @@ def parse_pool(ipam: Mapping[str, Any], *, network: str) -> Pool:
         ranges=tuple(PoolRange(_scope(keys, r), r) for r in ranges),
         gateway=gateway,
         policy=parse_policy(keys.sticky, ranges),
+        slice_prefix=parse_slice_size(keys.node_slice_size, "ipam.node_slice_size"),
     )
 
 

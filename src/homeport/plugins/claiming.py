@@ -15,6 +15,7 @@ import msgspec
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
 from homeport.ipam.allocations import Allocation, Phase, released
+from homeport.ipam.attaches import Attach
 from homeport.ipam.deciding import (
     AlreadyHeld,
     Create,
@@ -27,20 +28,22 @@ from homeport.ipam.deciding import (
     Want,
     decide,
 )
+from homeport.ipam.foreseeing import held_for, next_want
 from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Slot
 from homeport.ipam.moving import Wait
 from homeport.ipam.objects import Pod, WorkloadState
 from homeport.ipam.policies import Policy
 from homeport.ipam.pools import Pool
-from homeport.ipam.ranges import Span, merge_spans
+from homeport.ipam.ranges import merge_spans
 from homeport.ipam.replicas import replica_of
-from homeport.ipam.wants import match_allocations, wants_of
+from homeport.ipam.slices import slice_start
+from homeport.ipam.wants import wants_of
 from homeport.model.addresses import IPAddress, MacAddress
 from homeport.model.errors import AddressTaken, CniError, PoolExhausted, TryAgainLater
 from homeport.model.names import AttachmentKey, PodRef
 from homeport.plugins import whereabouts_conf
-from homeport.plugins.proving import examine
-from homeport.ports import AllocationStore, AlreadyExists, Clock, Cluster, Conflict, Shells
+from homeport.plugins.proving import examine, probing_link, stranger_at
+from homeport.ports import AllocationStore, AlreadyExists, Clock, Cluster, Conflict, Place, Shells
 
 CLAIM_SECONDS = 10.0
 _CANDIDATES = 8  # asked for at once, so that a race for the lowest address costs no further question
@@ -117,12 +120,12 @@ def claim(asked: Claim) -> tuple[Allocation, ...]:
         workload_uid=pod.owner.uid if pod is not None and pod.owner is not None else "",
         avoid=asked.avoid,
     )
-    likely = [(w.scope, w.mapped or w.preferred) for w in wants]
-    known = asked.store.of_slot(claimant.slot, likely=[(scope, at) for scope, at in likely if at is not None])
+    known = asked.store.of_slot(claimant.slot, likely=_likely(wants))
     bound: list[Allocation] = []
     for want in wants:
         bound.append(_claim_range(asked, want, known, bound))
     _release_surplus(asked, known, bound)
+    asked.shells.on_attach(Attach(slot=claimant.slot, before=known, after=tuple(bound), link=_node_link(asked)))
     return tuple(bound)
 
 
@@ -187,11 +190,27 @@ def record_mac(conf: NetConf, attachment: Attachment, shells: Shells, mac: MacAd
             raise TryAgainLater(f"note MAC {mac} of {allocation.address}: changed at the same time") from e
 
 
+def _node_link(asked: Claim) -> str | None:
+    """The link of the node on which others of the network can be asked for an address, now and later."""
+    if asked.conf.raw.get("linkInContainer") is True:
+        return None
+    with suppress(CniError):
+        return probing_link(asked.conf, asked.shells)
+    return None
+
+
+def _likely(wants: Sequence[Want]) -> Sequence[Place]:
+    """Where each range's address most likely is; empty unless that can be said of all of them."""
+    places = [(w.scope, w.mapped or w.preferred) for w in wants]
+    known = [(scope, address) for scope, address in places if address is not None]
+    return known if len(known) == len(places) else ()
+
+
 def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier: Sequence[Allocation]) -> Allocation:
     """Facts, decision, act; again until one of them is final. `earlier` are those of the ranges before this one."""
-    taken = (Span(a.address, a.address) for a in earlier if a.scope == want.scope)
-    want = msgspec.structs.replace(want, withheld=merge_spans([*want.withheld, *taken]))
-    facts = Facts(held=_held(asked, known, earlier))
+    served = [(a.scope, a.address) for a in earlier]
+    want = next_want(want, served)
+    facts = Facts(held=held_for(asked.pool, known, served))
     attempts = 0
     while asked.shells.clock.monotonic() < asked.deadline:
         try:
@@ -208,7 +227,7 @@ def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier:
                     )
                     facts = msgspec.structs.replace(facts, move=move)
                 case Search():
-                    facts = msgspec.structs.replace(facts, free=_candidates(asked.store, want))
+                    facts = msgspec.structs.replace(facts, free=_candidates(asked, want))
                 case Wait(reason):
                     raise TryAgainLater(f"wait for {_of(facts.held, want)}: {reason}")
                 case Taken(by):
@@ -220,15 +239,8 @@ def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier:
         except Conflict:
             attempts += 1
             asked.shells.clock.sleep(min(0.001 * 2**attempts, 0.1))
-            facts = Facts(held=_held(asked, asked.store.of_slot(want.slot), earlier))
+            facts = Facts(held=held_for(asked.pool, asked.store.of_slot(want.slot), served))
     raise TryAgainLater(f"allocate from {want.range} for {want.slot}: still contended at the deadline")
-
-
-def _held(asked: Claim, known: Sequence[Allocation], earlier: Sequence[Allocation]) -> Allocation | None:
-    """What the slot has for the next range: matched over all that are left, so that none takes a later one's."""
-    left = msgspec.structs.replace(asked.pool, ranges=asked.pool.ranges[len(earlier) :])
-    used = {(a.scope, a.address) for a in earlier}
-    return match_allocations(left, [a for a in known if (a.scope, a.address) not in used])[0]
 
 
 def _create(asked: Claim, want: Want, address: IPAddress, cause: str) -> Allocation:
@@ -239,7 +251,13 @@ def _create(asked: Claim, want: Want, address: IPAddress, cause: str) -> Allocat
 
 def _take(asked: Claim, want: Want, previous: Allocation, cause: str) -> Allocation:
     asked.shells.host.on_undo(partial(_undo, asked, previous.scope, previous.address, previous.holder))
-    return asked.store.replace(want.bound(previous, previous.address, asked.shells.clock.now()), cause=cause)
+    bound = asked.store.replace(want.bound(previous, previous.address, asked.shells.clock.now()), cause=cause)
+    if bound.version == previous.version:
+        # A node's store that could not ask (E20): while it was cut off, the address may have been passed on.
+        mac = stranger_at(bound.address, asked.conf, asked.attachment, asked.shells)
+        if mac is not None:
+            raise TryAgainLater(f"wait for {bound.address} of {want.slot}: {mac} answers for it")
+    return bound
 
 
 def _undo(asked: Claim, scope: str, address: IPAddress, holder: Holder | None) -> None:
@@ -283,9 +301,10 @@ def _keep_surplus(store: AllocationStore, allocation: Allocation) -> None:
         store.create(allocation, cause=_UNDONE)
 
 
-def _candidates(store: AllocationStore, want: Want) -> tuple[IPAddress, ...]:
+def _candidates(asked: Claim, want: Want) -> tuple[IPAddress, ...]:
     excluding = merge_spans([*want.range.withheld, *want.withheld])
-    return store.lowest_free(want.scope, want.range.span, excluding, count=_CANDIDATES)
+    near = slice_start(want.range, asked.pool.slice_prefix, asked.shells.node)
+    return asked.store.lowest_free(want.scope, want.range.span, excluding, count=_CANDIDATES, near=near)
 
 
 def _pod_named(attachment: Attachment) -> tuple[PodRef | None, str]:

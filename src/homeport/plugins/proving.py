@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import msgspec
 
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
-from homeport.ipam.allocations import Allocation
+from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Holder
-from homeport.ipam.moving import Answer, HolderFacts, Move, ProbeFirst, Silence, Wait, decide_move
+from homeport.ipam.moving import Answer, HolderFacts, Move, ProbeFirst, Silence, Wait, decide_move, decide_quarantined
 from homeport.ipam.objects import Pod
-from homeport.model.addresses import IPAddress
+from homeport.model.addresses import IPAddress, MacAddress
 from homeport.model.errors import CniError
 from homeport.ports import Cluster, Shells
 
@@ -20,17 +23,31 @@ _DEFAULT_BRIDGE = "cni0"
 def examine(
     allocation: Allocation, claimant: Holder, pod: Pod | None, conf: NetConf, attachment: Attachment, shells: Shells
 ) -> Move | Wait:
-    """May the claimant have what another holder has? `pod` is what the cluster told of the owner's name."""
-    if allocation.holder is None:
+    """May the claimant have what another holder has, or what is quarantined? `pod` is what the cluster told of the
+    owner's name.
+    """
+    decide: Callable[[HolderFacts], Move | Wait | ProbeFirst]
+    if allocation.holder is not None:
+        facts = _facts(allocation.holder, claimant, pod, shells)
+        decide = partial(decide_move, allocation.address, allocation.holder)
+    elif allocation.phase is Phase.QUARANTINED:
+        facts = HolderFacts()
+        decide = partial(decide_quarantined, allocation.address, allocation.since)
+    else:
         return Move("no holder")
-    facts = _facts(allocation.holder, claimant, pod, shells)
-    outcome = decide_move(allocation.address, allocation.holder, facts)
+    outcome = decide(facts)
     if isinstance(outcome, ProbeFirst):
         facts = _probe(facts, allocation.address, conf, attachment, shells)
-        outcome = decide_move(allocation.address, allocation.holder, facts)
+        outcome = decide(facts)
     if isinstance(outcome, ProbeFirst):  # decide_move asks for no second probe
         raise AssertionError(facts)
     return outcome
+
+
+def stranger_at(address: IPAddress, conf: NetConf, attachment: Attachment, shells: Shells) -> MacAddress | None:
+    """Who answers for an address that is about to be used without the store's word; None also where none can ask."""
+    found = _probe(HolderFacts(), address, conf, attachment, shells).probe
+    return found.mac if isinstance(found, Answer) else None
 
 
 def _facts(holder: Holder, claimant: Holder, pod: Pod | None, shells: Shells) -> HolderFacts:
@@ -60,7 +77,7 @@ def _is_another_now(pod: Pod, holder: Holder, cluster: Cluster) -> bool:
 def _probe(
     facts: HolderFacts, address: IPAddress, conf: NetConf, attachment: Attachment, shells: Shells
 ) -> HolderFacts:
-    link = _probing_link(conf, shells)
+    link = probing_link(conf, shells)
     if link is None:
         return msgspec.structs.replace(facts, cannot_probe=f'network "{conf.name}" names no master or bridge to ask on')
     netns = attachment.netns_path if conf.raw.get("linkInContainer") is True else None
@@ -71,7 +88,7 @@ def _probe(
     return msgspec.structs.replace(facts, probe=Silence() if mac is None else Answer(mac))
 
 
-def _probing_link(conf: NetConf, shells: Shells) -> str | None:
+def probing_link(conf: NetConf, shells: Shells) -> str | None:
     """The link of this node that meets the network the interface is going to be on."""
     for key in ("master", "bridge"):
         name = conf.raw.get(key)

@@ -1,7 +1,7 @@
 """Whereabouts' ipam section as a value: pool, what else goes into the result, and where the records are.
 
 Reads the flat file with defaults; everything else here is pure. Keys that only steer the original's own storage
-(`kubernetes`, `leader_*`, `node_slice_size`, `datastore`, `etcd_*`, ...) are accepted and mean nothing.
+(`kubernetes`, `leader_*`, `datastore`, `etcd_*`, ...) are accepted and mean nothing.
 """
 
 from __future__ import annotations

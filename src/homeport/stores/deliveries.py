@@ -125,15 +125,18 @@ class Deliveries:
         if not self._claims.swap(claim, told):
             return
         try:
-            if claim.kept is None:
-                self._remote.delete(claim.allocation, cause=claim.cause)
-            else:
-                self._remote.replace(claim.kept, cause=claim.cause)
+            self._send(told)
         except Unreachable:
             self._claims.swap(told, claim)
             raise
         self.answered()
         self._claims.swap(told, None)
+
+    def _send(self, claim: HeldClaim) -> None:
+        if claim.kept is None:
+            self._remote.delete(claim.allocation, cause=claim.cause)
+        else:
+            self._remote.replace(claim.kept, cause=claim.cause)
 
     def _reconsider(self, place: Place) -> bool:
         """After another version was found there than the claim's; False when nothing can be told now."""
@@ -148,6 +151,10 @@ class Deliveries:
             return self._at_version(claim, present.version)
         if claim.allocation.version == 0 and present is None and self._now() - claim.at < _LATE:
             return False
+        if claim.attempted and claim.allocation.version:
+            # It was done, or is moot. A store that has to do more than one thing ends what it began.
+            with suppress(Conflict):
+                self._send(claim)
         self._claims.swap(claim, None)
         return False
 
