@@ -6,7 +6,6 @@ from testcluster.api import Api
 from testcluster.binaries import ROOT
 
 DEPLOY = ROOT / "deploy"
-NETWORKS = "network-attachment-definitions.k8s.cni.cncf.io"
 
 KUBELETS = {  # what a cluster's installer does; Kubernetes leaves the role without a subject
     "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -19,8 +18,8 @@ KUBELETS = {  # what a cluster's installer does; Kubernetes leaves the role with
 
 def install(admin: Api) -> None:
     """Applies the files of deploy/ as they are; may be repeated."""
-    for path in sorted((DEPLOY / "crds").glob("*.yaml")):
-        admin.apply_file(path)
+    resources = [crd for path in sorted((DEPLOY / "crds").glob("*.yaml")) for crd in admin.apply_file(path)]
     admin.apply_file(DEPLOY / "rbac.yaml")
     admin.apply(KUBELETS)
-    admin.wait_established(NETWORKS)
+    for crd in resources:
+        admin.wait_established(crd["metadata"]["name"])

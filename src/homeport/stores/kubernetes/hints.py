@@ -19,7 +19,7 @@ from homeport.ports import ApiObject, Objects, Watching
 from homeport.stores.kubernetes import names
 from homeport.stores.kubernetes.resources import IPRANGES
 from homeport.stores.kubernetes.runs import Runs
-from homeport.stores.kubernetes.wire import Instant, instant
+from homeport.stores.kubernetes.wire import Instant, emptied, instant, without_empty
 
 RUNS_MAX = 4000
 _COUNT_MAX = 2**63 - 1  # what the API server can count to
@@ -110,11 +110,17 @@ def decode_range(stored: ApiObject) -> RangeReport:
 
 
 def range_body(report: RangeReport) -> dict[str, Any]:
-    """The object of a new range, and the merge patch of one that is there. Cuts `taken` where it is too long."""
+    """The object of a new range. Cuts `taken` where it is too long."""
+    body: dict[str, Any] = without_empty(range_patch(report))
+    return body
+
+
+def range_patch(report: RangeReport) -> dict[str, Any]:
+    """The merge patch that makes any object of its name into the same."""
     taken, up_to = report.taken.cut(RUNS_MAX)
     up_to = report.up_to if up_to is None else up_to
     totals = {key: min(count, _COUNT_MAX) for key, count in msgspec.structs.asdict(report.totals).items()}
-    return {
+    body = {
         "metadata": {
             "name": names.range_name(report.scope, report.first, report.last),
             "labels": {names.SCOPE: names.scope_label(report.scope)},
@@ -133,6 +139,7 @@ def range_body(report: RangeReport) -> dict[str, Any]:
             "updated": instant(report.updated),
         },
     }
+    return emptied(body)
 
 
 class Hint(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from homeport.stores.kubernetes.wire import (
     record_of,
     wire_spec,
     wire_status,
-    without_nulls,
+    without_empty,
 )
 
 PLAIN_DELETION = "DEL"
@@ -159,7 +159,7 @@ def _encode_version(allocation: Allocation | None) -> dict[str, Any] | None:
     if allocation is None:
         return None
     spec, status = wire_spec(allocation), wire_status(Record(allocation=allocation))
-    found: dict[str, Any] = without_nulls(msgspec.to_builtins({"spec": spec, "status": status}))
+    found: dict[str, Any] = without_empty(msgspec.to_builtins({"spec": spec, "status": status}))
     return {"version": allocation.version, **found}
 
 

@@ -17,7 +17,7 @@ from homeport.model.errors import DecodeFailure
 from homeport.ports import ApiObject, Place
 from homeport.stores.kubernetes import names
 from homeport.stores.kubernetes.resources import IPSLOTS
-from homeport.stores.kubernetes.wire import WireOwner, owner_of, wire_owner, without_nulls
+from homeport.stores.kubernetes.wire import WireOwner, owner_of, wire_owner, without_empty
 
 
 class _Place(msgspec.Struct):
@@ -76,7 +76,7 @@ def slot_body(record: SlotRecord) -> dict[str, Any]:
     labels = {names.SLOT: names.slot_label(slot)}
     if slot.workload is not None:
         labels[names.WORKLOAD] = names.workload_label(slot.workload)
-    body: dict[str, Any] = without_nulls(msgspec.to_builtins(spec))
+    body: dict[str, Any] = without_empty(msgspec.to_builtins(spec))
     return {"metadata": {"name": names.slot_name(slot), "labels": labels}, "spec": body}
 
 

@@ -54,8 +54,8 @@ class _Retention(msgspec.Struct, rename="camel"):
 class _Holder(msgspec.Struct):
     container_id: str = msgspec.field(name="containerID")
     interface: str
-    netns: str
-    node: str
+    netns: str = ""
+    node: str = ""
     pod_uid: str = msgspec.field(default="", name="podUID")
     mac: str | None = None
 
@@ -164,7 +164,7 @@ def record_of(spec: WireSpec, status: WireStatus, *, version: str, what: str) ->
 
 def create_body(allocation: Allocation, *, cause: str, changed: datetime, write: str) -> dict[str, Any]:
     """The object of a new allocation."""
-    body: dict[str, Any] = without_nulls(patch_body(allocation, cause=cause, changed=changed, write=write))
+    body: dict[str, Any] = without_empty(patch_body(allocation, cause=cause, changed=changed, write=write))
     body["metadata"]["name"] = names.allocation_name(allocation.scope, allocation.address)
     return body
 
@@ -178,11 +178,12 @@ def patch_body(allocation: Allocation, *, cause: str, changed: datetime, write: 
     status |= last_write(cause, changed, write)["status"]
     if allocation.holder is None:
         del status["node"]
-    return {
+    body: dict[str, Any] = {
         "metadata": {"labels": names.allocation_labels(allocation)},
         "spec": msgspec.to_builtins(wire_spec(allocation)),
         "status": status,
     }
+    return emptied(body)
 
 
 def last_write(cause: str, changed: datetime, write: str) -> dict[str, Any]:
@@ -234,11 +235,18 @@ def instant(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def without_nulls(value: Any) -> Any:
-    """As the API server keeps it."""
+def emptied(patch: Mapping[str, Any]) -> dict[str, Any]:
+    """A merge patch that takes away what would be empty: old API servers take "" for null, and refuse that."""
+    return {
+        key: emptied(item) if isinstance(item, Mapping) else None if item == "" else item for key, item in patch.items()
+    }
+
+
+def without_empty(value: Any) -> Any:
+    """An object as the API server keeps it, without what is null or ""."""
     if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return value
+        return {key: without_empty(item) for key, item in value.items() if item not in (None, "")}
+    return [without_empty(item) for item in value] if isinstance(value, list) else value
 
 
 def _status(allocation: Allocation) -> WireStatus:
