@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import homeport
-from homeport.cli import cni, install, ips, lab, lint, plan, release, who
+from homeport.cli import cni, explain, install, ips, lab, lint, plan, release, who
 from homeport.model.errors import CniError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("lint")(lint.lint)
 app.command("plan")(plan.plan)
 app.command("ips")(ips.ips)
 app.command("who")(who.who)
+app.command("explain")(explain.explain)
 app.command("release")(release.release)
 app.command("reserve")(release.reserve)
 app.command("install")(install.install)

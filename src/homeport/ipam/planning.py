@@ -364,7 +364,7 @@ class _Planner:
         return (allocation.scope, allocation.address) in self._now
 
 
-def numbered(want: Want, state: WorkloadState | None) -> str:
+def numbered(want: Want, state: WorkloadState | None = None) -> str:
     """The arithmetic of R4, for a replica's want that prefers an address."""
     assert isinstance(want.slot.owner, Replica)
     ordinal, start = want.slot.owner.ordinal, state.ordinals_start if state is not None else 0
