@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from testcluster.control_plane import ADMIN, ControlPlane
-from tests.contract import test_allocation_store as contract
-from tests.contract.test_allocation_store import *  # noqa: F403 -- every test of it
+from tests.contract.test_allocation_store import TestAllocationStore as TestAllocationStore
+from tests.contract.test_allocation_store import Ticking
 from tests.stand_ins_keeping import Keeper, KeptStore
 
 from homeport.host.files import LocalFiles
@@ -33,7 +33,7 @@ def objects(control_plane: ControlPlane) -> Iterator[KubernetesObjects]:
 
 @pytest.fixture
 def store(objects: KubernetesObjects) -> Iterator[AllocationStore]:
-    now = contract.Ticking()
+    now = Ticking()
     keeper = Keeper(objects, now)
     yield KeptStore(objects, keeper, now)
     keeper.stop()
