@@ -73,6 +73,7 @@ class CoexistingStore:
             raise
         if mark_of(stored) != mark_of(wanted):  # what an earlier try of this claim had made
             self.settle(place, mark_of(wanted))
+        self._make_sure(stored)
         return stored
 
     def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
@@ -165,6 +166,19 @@ class CoexistingStore:
         except HeldByWhereabouts as e:
             self._remember_refused(place)
             raise AlreadyExists(_foreign(e, wanted)) from e
+
+    def _make_sure(self, stored: Allocation) -> None:
+        """Another claim may have written over our mark, had the address before us, and removed its own with it. Now
+        that the allocation is there, whoever does so again restores it: it has lost.
+        """
+        if self.records.is_marked((stored.scope, stored.address), mark_of(stored)):
+            return
+        try:
+            self._claim_new(stored)
+        except AlreadyExists:
+            with suppress(Conflict):
+                self._store.delete(stored, cause="undone: Whereabouts gave it away at the same time")
+            raise
 
     def _settle_after(self, error: Exception, place: Place, mark: str) -> None:
         """Takes the mark back after a write that certainly was not done; of any other nobody knows (R12)."""

@@ -76,17 +76,14 @@ class WhereaboutsRecords:
         """Every pool whose addresses are the scope's. Raises `DecodeFailure` when one cannot be read: nobody knows
         whose it is, and what is taken in it.
         """
-        network_name, subnet = split_scope(scope)
-        listed = [decode_pool(o.name, o.version, o.body) for o in self._objects.list(POOLS, namespace=self._namespace)]
-        if subnet is not None:
-            listed = [p for p in listed if _is_within(p.subnet, subnet)]
+        listed = self.all_pools()
         # Slices are asked for only where a pool's name leaves open whether it is one.
-        in_doubt = any(p.prefix not in ("", network_name) for p in listed)
-        slices = self.slices() if in_doubt else ()
-        found = [p for p in listed if is_of_network(p, network_name, slices)]
-        if subnet is not None:
-            found = [p for p in found if p.subnet == subnet or p.prefix != network_name]
-        return tuple(found)
+        in_doubt = any(p.prefix not in ("", split_scope(scope)[0]) for p in listed)
+        return pools_of(scope, listed, self.slices() if in_doubt else ())
+
+    def all_pools(self) -> tuple[ForeignPool, ...]:
+        listed = self._objects.list(POOLS, namespace=self._namespace)
+        return tuple(decode_pool(o.name, o.version, o.body) for o in listed)
 
     def slices(self) -> tuple[NodeSlice, ...]:
         """All slices that nodes have."""
@@ -115,22 +112,49 @@ class WhereaboutsRecords:
             writing.undo()
             raise
 
+    def is_marked(self, place: Place, mark: str) -> bool:
+        """Whether the mark stands wherever `claim` would write it."""
+        (scope, address), found = place, self.pools(place[0])
+        network_name, subnet = split_scope(scope)
+        entries = [pool.entries.get(address) for pool in found if address in pool.subnet]
+        if subnet is not None:
+            return bool(entries) and all(e is not None and e.id == mark for e in entries)
+        name = reservation_name(network_name, address)
+        reserved = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
+        if reserved is None or decode_reservation(reserved.name, reserved.version, reserved.body).id != mark:
+            return False
+        return all(e is not None and e.id == mark for e in entries)
+
     def hand_over(self, place: Place, mark: str, to_mark: str | None) -> None:
         """Replaces the mark by another one wherever it stands, or, for None, removes what carries it."""
         scope, address = place
         for pool in self.pools(scope):
             entry, key = pool.entries.get(address), pool.key(address)
-            if entry is not None and entry.id == mark and key is not None:
-                path = _path(key)
-                change = (
-                    {"op": "remove", "path": path}
-                    if to_mark is None
-                    else {"op": "replace", "path": path, "value": _entry_of(to_mark)}
-                )
-                with suppress(PatchRefused):
-                    self._patch(pool.name, {"op": "test", "path": path, "value": entry.raw}, change)
+            if entry is None or entry.id != mark or key is None:
+                continue
+            if to_mark is None:
+                self.remove_entry(pool, address)
+                continue
+            path = _path(key)
+            with suppress(PatchRefused):
+                test = {"op": "test", "path": path, "value": entry.raw}
+                self._patch(pool.name, test, {"op": "replace", "path": path, "value": _entry_of(to_mark)})
         if split_scope(scope)[1] is None:
             self._hand_over_reservation(place, mark, to_mark)
+
+    def remove_entry(self, pool: ForeignPool, address: IPAddress) -> None:
+        """Takes the pool's entry of an address away, unless it is another one by now."""
+        entry, key = pool.entries[address], pool.key(address)
+        if key is not None:
+            path = _path(key)
+            with suppress(PatchRefused):
+                test = {"op": "test", "path": path, "value": entry.raw}
+                self._patch(pool.name, test, {"op": "remove", "path": path})
+
+    def remove_reservation(self, reservation: Reservation) -> None:
+        """Takes a reservation away, unless it has changed."""
+        with suppress(ObjectChanged):
+            self._objects.delete(RESERVATIONS, reservation.name, namespace=self._namespace, version=reservation.version)
 
     def taken(self, scope: str) -> Iterator[Span]:
         """What Whereabouts has of a scope, and what cannot be written into its pools."""
@@ -160,14 +184,17 @@ class WhereaboutsRecords:
     def _hand_over_reservation(self, place: Place, mark: str, to_mark: str | None) -> None:
         name = reservation_name(split_scope(place[0])[0], place[1])
         found = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
-        if found is None or decode_reservation(found.name, found.version, found.body).id != mark:
+        if found is None:
+            return
+        present = decode_reservation(found.name, found.version, found.body)
+        if present.id != mark:
+            return
+        if to_mark is None:
+            self.remove_reservation(present)
             return
         with suppress(ObjectChanged):
-            if to_mark is None:
-                self._objects.delete(RESERVATIONS, name, namespace=self._namespace, version=found.version)
-            else:
-                spec = {"spec": {"containerid": to_mark}}
-                self._objects.patch(RESERVATIONS, name, spec, namespace=self._namespace, version=found.version)
+            spec = {"spec": {"containerid": to_mark}}
+            self._objects.patch(RESERVATIONS, name, spec, namespace=self._namespace, version=found.version)
 
     def _patch(self, pool: str, *operations: Mapping[str, Any]) -> None:
         self._objects.patch_json(POOLS, pool, operations, namespace=self._namespace)
@@ -287,7 +314,18 @@ class _Writing:
         self._objects.patch_json(POOLS, pool, operations, namespace=self._namespace)
 
 
-def is_ours(entry: PoolEntry) -> bool:
+def pools_of(scope: str, listed: Sequence[ForeignPool], slices: Sequence[NodeSlice]) -> tuple[ForeignPool, ...]:
+    """Those of all pools whose addresses are the scope's: of its network_name, and where ranges may overlap only the
+    one of its subnet and the slices of that.
+    """
+    network_name, subnet = split_scope(scope)
+    found = [p for p in listed if is_of_network(p, network_name, slices)]
+    if subnet is not None:
+        found = [p for p in found if p.subnet == subnet or (p.prefix != network_name and _is_within(p.subnet, subnet))]
+    return tuple(found)
+
+
+def is_ours(entry: PoolEntry | Reservation) -> bool:
     """Whether Homeport wrote it."""
     return entry.id.startswith(MARK)
 
