@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from homeport.cli import output, sources
 from homeport.cli.ips import Filter, listed, view_of
 from homeport.cli.output import Format
-from homeport.cli.sources import Kubeconfig, LabName, Place, Source, StorePath
+from homeport.cli.sources import Kubeconfig, LabName, Place, Said, Source, StorePath
 from homeport.cli.who import described
 from homeport.model.errors import Unsupported
 from homeport.model.names import PodRef
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from homeport.runtime.explaining import HolderStory, InterfaceStory, RangeStory, Story
 
 _WIDTH = 11  # of a fact's name
+_LAST = 3  # events that are shown
 
 
 def explain(
@@ -53,13 +54,15 @@ def explain(
         if source.cluster is None or source.find is None:
             raise _pods_unknown(source, ref)
         story = explaining.explain(ref, source.store, source.cluster, source.find)
-        now = source.now()
+        now, said = source.now(), source.events(ref)[-_LAST:]
     shown = [i for i in story.interfaces if network in (None, i.slot.network, i.interface.definition)]
     if form in (Format.JSON, Format.YAML):
-        typer.echo((output.json if form is Format.JSON else output.yaml)(_value(story, shown, now)))
+        typer.echo((output.json if form is Format.JSON else output.yaml)(_value(story, shown, said, now)))
         return
     for line in _head(story):
         typer.echo(line)
+    for event in said:
+        typer.echo(f"{output.age(event.at, now)} ago, {event.reason}: {event.message}")
     if not shown and not story.error:
         typer.echo(f"it selects no network{f' {network}' if network else ''}")
     for interface in shown:
@@ -112,6 +115,7 @@ def _facts(told: InterfaceStory, now: datetime) -> Iterator[tuple[str, str]]:
 
 def _range_facts(story: RangeStory, now: datetime) -> Iterator[tuple[str, str]]:
     from homeport.cli.who import sentence
+    from homeport.ipam.moving import Wait
     from homeport.ipam.planning import numbered
 
     want, scope = story.want, story.want.scope
@@ -131,6 +135,8 @@ def _range_facts(story: RangeStory, now: datetime) -> Iterator[tuple[str, str]]:
         yield "holder", first
         yield from (("", text) for text in others)
     yield "next ADD", _outcome(story)
+    if story.holder is not None and story.held is not None and isinstance(story.holder.outcome, Wait):
+        yield "", f"if {story.holder.holder.node} is off for certain: homeport release {story.held.address} --force"
 
 
 def _holder_facts(story: HolderStory) -> Iterator[str]:
@@ -171,7 +177,7 @@ def _outcome(story: RangeStory) -> str:
     return f"fails (code {code}): {refusal(story.want, outcome)}"
 
 
-def _value(story: Story, shown: list[InterfaceStory], now: datetime) -> dict[str, Any]:
+def _value(story: Story, shown: Sequence[InterfaceStory], said: Sequence[Said], now: datetime) -> dict[str, Any]:
     """The same for programs: each interface's facts in order, and its allocations."""
     return {
         "namespace": story.ref.namespace,
@@ -179,6 +185,7 @@ def _value(story: Story, shown: list[InterfaceStory], now: datetime) -> dict[str
         "uid": story.pod.uid if story.pod is not None else "",
         "phase": story.pod.phase if story.pod is not None else "",
         "error": story.error,
+        "events": said,
         "interfaces": [
             {
                 "interface": i.slot.ifname,

@@ -22,7 +22,8 @@ from homeport.model.errors import CniError, InvalidEnvironment, NoSuchObject
 if TYPE_CHECKING:
     from homeport.ipam.allocations import Allocation
     from homeport.ipam.pools import Pool
-    from homeport.ports import AllocationStore, Cluster, NetworkDefinition
+    from homeport.model.names import PodRef
+    from homeport.ports import AllocationStore, Cluster, NetworkDefinition, Objects, Resource
 
 _USUAL_KUBECONFIG = ".kube/config"
 _UTC_NOW = partial(datetime.now, UTC)
@@ -58,11 +59,19 @@ class Place(msgspec.Struct, frozen=True):
     kubeconfig: Path | None = None
 
 
+class Said(msgspec.Struct, frozen=True):
+    """An event on a pod: when it was said last, and what."""
+
+    at: datetime
+    reason: str
+    message: str
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """`name` is what messages call it; `now` is its clock, which in a lab may be ahead.
 
     `cluster`, `find` (a definition by namespace and name) and `definitions` (all) are None where nobody knows of pods
-    and networks.
+    and networks. `events` are what was said of a pod, oldest first.
     """
 
     name: str
@@ -71,6 +80,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     cluster: Cluster | None = None
     find: Callable[[str, str], NetworkDefinition | None] | None = None
     definitions: Callable[[], Sequence[NetworkDefinition]] | None = None
+    events: Callable[[PodRef], Sequence[Said]] = lambda _ref: ()
 
     def pools(self) -> Mapping[str, Pool]:
         """The pools of all networks by the network's name, as far as they are known and can be right."""
@@ -129,6 +139,9 @@ def _of_lab(name: str) -> Iterator[Source]:
             cluster=cluster,
             find=_finder(found),
             definitions=lambda: found,
+            events=lambda ref: [
+                Said(e.at, e.reason, e.message) for e in state.events() if e.regarding == f"pod/{ref.name}"
+            ],
         )
     finally:
         state.close()
@@ -138,30 +151,62 @@ def _of_lab(name: str) -> Iterator[Source]:
 def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
     from homeport import wiring
     from homeport.kube import decoding
-    from homeport.ports import Resource
 
-    definitions = Resource(
-        group="k8s.cni.cncf.io",
-        version="v1",
-        plural="network-attachment-definitions",
-        kind="NetworkAttachmentDefinition",
-        namespaced=True,
-    )
     with wiring.open_cluster_store(_kubeconfig(kubeconfig)) as opened:
         if opened is None:
             raise InvalidEnvironment(
                 "find the cluster: found no kubeconfig, and this is no pod",
                 "give --kubeconfig, or --store with a file of allocations, or --lab with a lab's name",
             )
+        objects = opened.kubernetes.objects
         yield Source(
             name=opened.place,
             store=opened.store,
             cluster=opened.kubernetes,
             find=opened.kubernetes.definition,
-            definitions=lambda: [
-                decoding.decode_definition(found.body) for found in opened.kubernetes.objects.list(definitions)
-            ],
+            definitions=lambda: [decoding.decode_definition(found.body) for found in objects.list(_definitions())],
+            events=lambda ref: _events_of(objects, ref),
         )
+
+
+def _definitions() -> Resource:
+    from homeport.ports import Resource
+
+    return Resource(
+        group="k8s.cni.cncf.io",
+        version="v1",
+        plural="network-attachment-definitions",
+        kind="NetworkAttachmentDefinition",
+        namespaced=True,
+    )
+
+
+class _Involved(msgspec.Struct):
+    kind: str = ""
+    name: str = ""
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    """core/v1 Event, or events.k8s.io's own in the same form, which has `eventTime` alone."""
+
+    involved_object: _Involved = msgspec.field(default_factory=_Involved)
+    reason: str = ""
+    message: str = ""
+    last_timestamp: datetime | None = None
+    event_time: datetime | None = None
+
+
+def _events_of(objects: Objects, ref: PodRef) -> Sequence[Said]:
+    from homeport.ports import Resource
+
+    resource = Resource(group="", version="v1", plural="events", kind="Event", namespaced=True)
+    found = []
+    for one in objects.list(resource, namespace=ref.namespace):
+        event = msgspec.json.decode(one.body, type=_Event)
+        at = event.last_timestamp or event.event_time
+        if at is not None and (event.involved_object.kind, event.involved_object.name) == ("Pod", ref.name):
+            found.append(Said(at, event.reason, event.message))
+    return sorted(found, key=lambda said: said.at)
 
 
 def _kubeconfig(given: Path | None) -> str | None:
