@@ -247,6 +247,7 @@ class MemoryWatch:
         self._since = int(since or "0")  # of the first list, 0 for the newest
         self._seen = self._since  # the version told up to
         self._told: dict[Key, ApiObject] = {}
+        self._told_to = ""
         self._listed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"memory-watch-{resource.plural}", daemon=True)
@@ -256,6 +257,9 @@ class MemoryWatch:
 
     def is_current(self) -> bool:
         return self._listed.is_set() and self._client.reachable
+
+    def version(self) -> str:
+        return self._told_to
 
     def wait_listed(self, seconds: float) -> bool:
         return self._listed.wait(seconds)
@@ -289,6 +293,8 @@ class MemoryWatch:
             yield tell
         for action in tell:
             action()
+        if self._listed.is_set():
+            self._told_to = str(self._seen)
 
     def _unseen(self) -> Iterator[Change]:
         history, start = self._server.history, self._seen - self._server.oldest

@@ -495,6 +495,9 @@ class Watching(Protocol):
     def is_current(self) -> bool:
         """Whether what it told is what the API server has, but for what is on its way."""
 
+    def version(self) -> str:
+        """Up to which everything has been told; "" while a list is being told, or none has been."""
+
     def wait_listed(self, seconds: float) -> bool:
         """Until everything that was there at first has been told; False when that took longer."""
 

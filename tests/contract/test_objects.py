@@ -313,6 +313,9 @@ class TestObjects:
             wait_until(lambda: heard.told[3:] == [("changed", "a", "1"), ("gone", "b", "")])
             assert sorted(heard.told[:2]) == [("changed", "a", ""), ("changed", "b", "")]
             assert heard.lists == [seen.version]
+            last = world.others.create(MAPS, manifest("c", labels), namespace=world.namespace)
+            wait_until(lambda: int(watch.version()) >= int(last.version))
+            assert heard.told[-1] == ("changed", "c", "")
         finally:
             watch.stop()
 

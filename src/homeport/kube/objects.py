@@ -179,6 +179,9 @@ class ObjectWatch:
     def is_current(self) -> bool:
         return self._watcher.current()
 
+    def version(self) -> str:
+        return self._watcher.version
+
     def wait_listed(self, seconds: float) -> bool:
         return self._watcher.listed.wait(seconds)
 

@@ -98,7 +98,7 @@ class Watcher:
         self._closing = threading.Event()
         self._stream: Stream | None = None
         self._since = since
-        self._version = ""  # that the next watch goes on from; "" when a list must come first
+        self.version = ""  # up to which everything was told; "" when a list must come first
         self._lost_at: float | None = None  # None while the watch is open
         self._timing = timing
         self._backoff = Backoff(timing)
@@ -131,26 +131,26 @@ class Watcher:
             try:
                 self._go_on()
             except Expired:
-                self._since = self._version = (
+                self._since = self.version = (
                     ""  # a list tells what was missed; if it comes to this at once again, not at once
                 )
                 self._rest(None)
             except DecodeFailure as e:
-                self._version = ""  # a line was not understood: what it said is missing
+                self.version = ""  # a line was not understood: what it said is missing
                 self._rest(e)
             except CniError as e:
                 self._rest(e)
             except Exception as e:  # noqa: BLE001 -- the thread's outermost edge: a bug must not end the watch
-                self._version = ""
+                self.version = ""
                 self._rest(InternalError(f"watch {self.name}: {type(e).__name__}: {e}"))
 
     def _go_on(self) -> None:
         """Lists when there is no version to go on from, then watches to the end."""
-        if not self._version:
+        if not self.version:
             self._list()
         began = time.monotonic()
         for told in self._changes():
-            self._version = told.version or self._version
+            self.version = told.version or self.version
             self._announce(told)
             self._backoff.reset()
         if time.monotonic() - began >= _PROGRESS_SECONDS:
@@ -165,12 +165,12 @@ class Watcher:
         self.listed.set()
         self.problem = None
         self._lost_at = time.monotonic()
-        self._version = told.version
+        self.version = told.version
         self._announce(told)
 
     def _changes(self) -> Iterator[Told]:
         lasting = random.randint(*self._timing.watch_seconds)  # noqa: S311 -- spreads load, keeps no secret
-        request = self._watch(self._version, lasting)
+        request = self._watch(self.version, lasting)
         try:
             seconds = lasting + self._timing.grace_seconds
             with self._sender.stream(request, seconds=seconds) as stream:
