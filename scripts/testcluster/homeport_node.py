@@ -158,6 +158,10 @@ class HomeportNode:
         """Returns when it answers."""
         assert self.daemon is None or self.daemon.poll() is not None, f"{self.name} has a daemon"
         self.launch_daemon()
+        self.await_daemon()
+
+    def await_daemon(self) -> None:
+        """Until it answers, and the runtime has a configuration."""
         self.wait(self.is_ready, READY_SECONDS, "the daemon answers")
         self.wait(self.disk.generated.exists, READY_SECONDS, "the daemon wrote the runtime's configuration")
 

@@ -13,46 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.identity.shapes import Seen, Shape, flat
 
 from homeport.host.kernel import Kernel
 from homeport.ports import AllocationStore, LedgerEntry
 from homeport.stores.sqlite import SqliteStore
 
 NAMESPACE = "shop"
-Addresses = Mapping[str, tuple[str, ...]]  # of one pod: interface to addresses in order
-Seen = dict[str, Addresses]  # by pod
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How many secondary interfaces a pod has, and whether each has an IPv6 address beside the IPv4 one."""
-
-    interfaces: int
-    dual: bool
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        return ("one", "two")[: self.interfaces]
-
-    def range_of(self, network: str, family: int) -> tuple[str, str]:
-        """(subnet, address number 0) of a network."""
-        n = ("one", "two").index(network) + 1
-        return (f"10.{n}.0.0/16", f"10.{n}.1.12") if family == 4 else (f"fd00:{n}::/64", f"fd00:{n}::1:c")
-
-    def address(self, network: str, family: int, n: int) -> str:
-        """Address number `n` of a network's range."""
-        return str(ip_address(self.range_of(network, family)[1]) + n)
-
-    def numbered(self, n: int) -> Addresses:
-        """What a pod has whose every address is number `n`."""
-        families = (4, 6) if self.dual else (4,)
-        return {
-            f"net{i}": tuple(self.address(network, family, n) for family in families)
-            for i, network in enumerate(self.networks, start=1)
-        }
-
-    def __str__(self) -> str:
-        return f"{self.interfaces}x{'dual' if self.dual else 'ipv4'}"
 
 
 @dataclass(frozen=True)
@@ -107,11 +74,7 @@ class Lab:
 
     def network(self, name: str, *, size: int = 20, sticky: object = None, **plugin: Any) -> None:
         """A network over its shape's ranges, of `size` addresses each."""
-        ranges = []
-        for family in (4, 6) if self.shape.dual else (4,):
-            subnet, _ = self.shape.range_of(name, family)
-            first, last = (self.shape.address(name, family, n) for n in (0, size - 1))
-            ranges.append({"range": subnet, "range_start": first, "range_end": last})
+        ranges = self.shape.ranges(name, size)
         ipam: dict[str, Any] = {"type": "whereabouts", "ipRanges": ranges}
         if sticky is not None:
             ipam["sticky"] = sticky
@@ -248,7 +211,7 @@ class Lab:
 
     def flat(self, seen: Seen) -> set[str]:
         """Every address in it."""
-        return {address for pod in seen.values() for addresses in pod.values() for address in addresses}
+        return flat(seen)
 
     def require_no_leak(self) -> None:
         """Bound is exactly what some running pod has in its namespace."""

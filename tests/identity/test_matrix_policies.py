@@ -13,15 +13,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-def mapped(lab: Lab, network: str, *numbers: int) -> list[list[str]]:
-    """A map's entries: for each replica the addresses of these numbers."""
-    families = (4, 6) if lab.shape.dual else (4,)
-    return [[lab.shape.address(network, family, n) for family in families] for n in numbers]
-
-
 def annotation(lab: Lab, *numbers: int) -> dict[str, str]:
     """The workload's own map, of every network."""
-    return {"homeport.dev/addresses": json.dumps({n: mapped(lab, n, *numbers) for n in lab.shape.networks})}
+    return {"homeport.dev/addresses": json.dumps(lab.shape.map_of(*numbers))}
 
 
 def test_e9_scaled_down_and_up_with_release_and_a_busy_pool(lab: Lab) -> None:
@@ -129,7 +123,7 @@ def test_e14_in_order_the_old_ordinals_hold_on_until_they_are_deleted(lab: Lab) 
 def test_e15_no_stranger_gets_a_mapped_address(lab: Lab, where: str) -> None:
     """Replicas 0 to 2 are mapped to numbers 0, 2 and 4 of a pool of six; the workload is at 0."""
     for name in lab.shape.networks:
-        sticky = {"replicas": {"shop/web": mapped(lab, name, 0, 2, 4)}} if where == "network" else None
+        sticky = {"replicas": {"shop/web": lab.shape.mapped(name, 0, 2, 4)}} if where == "network" else None
         lab.network(name, size=6, sticky=sticky)
     lab.workload("web", 0, annotations=annotation(lab, 0, 2, 4) if where == "workload" else None)
     lab.workload("crowd", 4, kind="Deployment")

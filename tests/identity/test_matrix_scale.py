@@ -18,7 +18,7 @@ from homeport.model.names import PodRef
 from homeport.plugins import whereabouts
 
 if TYPE_CHECKING:
-    from tests.identity.conftest import Shape
+    from tests.identity.shapes import Shape
 
 T = TypeVar("T")
 REPLICAS = 1000
@@ -74,11 +74,7 @@ class Crowd:
     def _networks(self) -> list[tuple[str, netconfs.NetConf]]:
         found = []
         for i, name in enumerate(self._shape.networks, start=1):
-            ranges = []
-            for family in (4, 6) if self._shape.dual else (4,):
-                subnet, first = self._shape.range_of(name, family)
-                last = self._shape.address(name, family, REPLICAS - 1)
-                ranges.append({"range": subnet, "range_start": first, "range_end": last})
+            ranges = self._shape.ranges(name, REPLICAS)
             ipam = {"type": "whereabouts", "ipRanges": ranges}
             conf = {"cniVersion": "1.0.0", "name": name, "type": "macvlan", "ipam": ipam}
             found.append((f"net{i}", netconfs.parse(conf)))
