@@ -582,8 +582,8 @@ class Delegates(Protocol):
         """The same plugins for one request: these types executed too, ours asking `cluster` where it is given."""
 
 
-def _ignore(_attach: Attach) -> None:
-    pass
+def ignore(_attach: Attach) -> None:
+    """For whoever does not count attaches."""
 
 
 class Shells(msgspec.Struct, frozen=True, kw_only=True):
@@ -598,7 +598,7 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True):
     open_file_allocations: Callable[[str, str], FileAllocations]  # (data directory, network name)
     cluster: Cluster | None = None
     node: str = ""
-    on_attach: Callable[[Attach], None] = _ignore  # R16; must not wait
+    on_attach: Callable[[Attach], None] = ignore  # R16; must not wait
 
 
 class Plugin(Protocol):

@@ -16,22 +16,28 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from homeport.model.errors import CniError
+from homeport.model.errors import CniError, InvalidNetConf
 from homeport.plugins import registry
-from homeport.ports import AllocationStore, Clock, Cluster, Exec, FileAllocations, Shells
+from homeport.ports import AllocationStore, Attach, Clock, Cluster, Exec, FileAllocations, Shells, ignore
 from homeport.runtime.delegating import DEFAULT_TIMEOUT_SECONDS, PluginDelegates
 
 if TYPE_CHECKING:
     from homeport.host.kernel import Kernel
     from homeport.kube.client import KubernetesClient
+    from homeport.kube.sending import Observe
     from homeport.metaplugin.plugin import MetaPlugin
+    from homeport.stores.claims import HeldClaim
+    from homeport.stores.nodes import NodeStore
 
 NODE_MODULES = (
     "homeport.devices.checkpoints",
     "homeport.devices.podresources",
     "homeport.kube.client",
     "homeport.metaplugin.plugin",
+    "homeport.stores.kubernetes.store",
+    "homeport.stores.nodes",
 )
+IN_CLUSTER = "kubernetes"  # in place of a file's path
 DEFAULT_STORE = "/var/lib/cni/homeport/allocations.db"
 
 
@@ -41,6 +47,8 @@ def build_shells(
     node: str = "",
     cluster: Cluster | None = None,
     store: str = "",
+    allocations: AllocationStore | None = None,
+    on_attach: Callable[[Attach], None] = ignore,
     clock: Clock | None = None,
     disk: str = "",
     exec_types: Collection[str] = (),
@@ -53,11 +61,11 @@ def build_shells(
     """Shells for this machine, or for one simulated node of it whose network namespace is `netns`.
 
     What is not given comes from the environment: `node` from NODENAME, else the host name; `store`, the file of
-    allocations where a configuration names none, from HOMEPORT_STORE; `exec_types`, plugin types to execute from
-    CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). `disk` is a directory that stands for
-    the simulated node's own file system: host-local's directories are below it. `root` is where executed plugins find
-    theirs (chroot). Copies of the shells with another field still give their delegates the original: pass
-    everything here.
+    allocations where a configuration names none, from HOMEPORT_STORE, unless `allocations` stand for it; `exec_types`,
+    plugin types to execute from CNI_PATH although they are built in, from HOMEPORT_EXEC (joined by commas). `disk` is a
+    directory that stands for the simulated node's own file system: host-local's directories are below it. `root` is
+    where executed plugins find theirs (chroot). Copies of the shells with another field still give their delegates the
+    original: pass everything here.
     """
     from homeport.host.clocks import SystemClock
     from homeport.host.files import LocalFiles
@@ -65,6 +73,10 @@ def build_shells(
     from homeport.host.probing import ArpProbe
 
     default_store = store or environ.get("HOMEPORT_STORE") or DEFAULT_STORE
+
+    def open_allocations(path: str | None) -> AllocationStore:
+        return allocations if allocations is not None and not path else _open_allocations(path or default_store)
+
     host = Kernel(netns, short_lived=short_lived)
     delegates = build_delegates(
         lambda: shells,
@@ -81,10 +93,11 @@ def build_shells(
         clock=clock or SystemClock(),
         files=LocalFiles(),
         delegates=delegates,
-        open_allocations=lambda path: _open_allocations(path or default_store),
+        open_allocations=open_allocations,
         open_file_allocations=lambda data_dir, network: _open_file_allocations(disk, data_dir, network),
         cluster=cluster,
         node=node or environ.get("NODENAME") or os.uname().nodename,
+        on_attach=on_attach,
     )
     return shells
 
@@ -114,17 +127,22 @@ def build_delegates(
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node's daemon serves with. `kubernetes` is None where no API server is configured."""
+    """What a node's daemon serves with. `kubernetes` is None where no API server is configured, `allocations` where the
+    allocations are in a file.
+    """
 
     shells: Shells
     host: Kernel
     meta: MetaPlugin
     kubernetes: KubernetesClient | None
+    allocations: NodeStore | None
 
     def close(self) -> None:
         """Ends the watches and the helper process; no call may be under way."""
         if self.kubernetes is not None:
             self.kubernetes.close()
+        if self.allocations is not None:
+            self.allocations.claims.close()
         self.host.close()
 
 
@@ -138,11 +156,14 @@ def build_node(
     exec_types: Collection[str] = (),
     root: str = "",
     environ: Mapping[str, str] = os.environ,
+    on_attach: Callable[[Attach], None] = ignore,
+    observe: Observe | None = None,
 ) -> Node:
     """The meta-plugin on this machine as the node `node`, already watching the API server.
 
-    That is the one of `kubeconfig`, else the one whose pod this process is, else there is none. For the rest see
-    `build_shells` and `MetaPlugin`.
+    That is the one of `kubeconfig`, else the one whose pod this process is, else there is none. Allocations are its
+    objects, unless `store` (or HOMEPORT_STORE) names a file; without an API server they are always in a file. For the
+    rest see `build_shells`, `MetaPlugin` and `KubernetesClient`.
     """
     from homeport.devices.kubelet import KubeletDevices
     from homeport.host.files import LocalFiles
@@ -151,8 +172,31 @@ def build_node(
     from homeport.metaplugin.plugin import MetaPlugin
 
     api = configs.load(kubeconfig, environ, LocalFiles())
-    kubernetes = KubernetesClient(api, node=node, on_trouble=_tell_trouble) if api is not None else None
-    shells = build_shells(node=node, cluster=kubernetes, store=store, exec_types=exec_types, environ=environ, root=root)
+    kubernetes = None
+    if api is not None:
+        kubernetes = KubernetesClient(api, node=node, observe=observe, on_trouble=_tell_trouble)
+    file = store or environ.get("HOMEPORT_STORE", "")
+    if file == IN_CLUSTER and kubernetes is None:
+        raise InvalidNetConf(f'key "store": found "{IN_CLUSTER}", expected a kubeconfig, or to run in a pod')
+    allocations = None
+    if kubernetes is not None and file in ("", IN_CLUSTER):
+        allocations = _open_node_store(kubernetes, node, state_dir)
+
+    def attached(attach: Attach) -> None:
+        if allocations is not None and attach.link is not None:
+            allocations.claims.note_link(attach.slot.network, attach.link)
+        on_attach(attach)
+
+    shells = build_shells(
+        node=node,
+        cluster=kubernetes,
+        store=file,
+        allocations=allocations,
+        on_attach=attached,
+        exec_types=exec_types,
+        environ=environ,
+        root=root,
+    )
     meta = MetaPlugin(
         shells, kubernetes=kubernetes, devices=KubeletDevices(), daemon_config=daemon_config, state_dir=state_dir
     )
@@ -161,7 +205,19 @@ def build_node(
         kubernetes.on_pod_gone(meta.forget_pod)
         kubernetes.start()
     host = cast("Kernel", shells.host)
-    return Node(shells=shells, host=host, meta=meta, kubernetes=kubernetes)
+    return Node(shells=shells, host=host, meta=meta, kubernetes=kubernetes, allocations=allocations)
+
+
+def _open_node_store(kubernetes: KubernetesClient, node: str, state_dir: Path) -> NodeStore:
+    """The cluster's allocations as this node uses them; its claims are kept in `state_dir`."""
+    from homeport.stores.claims import Claims
+    from homeport.stores.kubernetes.store import KubernetesStore
+    from homeport.stores.nodes import NodeStore
+
+    remote = KubernetesStore(kubernetes.objects)
+    claims = Claims(state_dir / "claims.db")
+    remote.start()
+    return NodeStore(remote, claims, node=node, on_trouble=_tell_claim_trouble)
 
 
 class ClusterStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +254,19 @@ def _tell_trouble(error: CniError) -> None:
     import structlog
 
     structlog.get_logger("homeport.kube").warning("trouble with the API server", error=str(error))
+
+
+def _tell_claim_trouble(claim: HeldClaim, reason: str) -> None:
+    """What goes wrong with what is told of a claim in the background."""
+    import structlog
+
+    structlog.get_logger("homeport.claims").warning(
+        "the API server is not told yet",
+        address=str(claim.allocation.address),
+        owner=str(claim.allocation.slot.owner),
+        state=claim.state.value,
+        reason=reason,
+    )
 
 
 def _open_executor(interrupt_fd: int | None, root: str) -> Exec:

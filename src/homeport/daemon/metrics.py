@@ -10,12 +10,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from homeport.daemon.calls import META_PLUGIN, Call, Outcome
 from homeport.daemon.delivering import Delivery
 from homeport.daemon.workers import Workers
+from homeport.kube.requests import Request
 from homeport.model.errors import CniError
 from homeport.plugins import registry
+from homeport.ports import Attach
+from homeport.stores.nodes import NodeStore
 
 log = structlog.get_logger("homeport.daemon")
 
 _BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_RESULTS = ("kept", "changed", "first")
 _VERBS = frozenset({"ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"})
 
 
@@ -48,6 +52,27 @@ class Metrics:
             "Files of the journal that were set aside because they could not be read.",
             registry=self.registry,
         )
+        # R16 of docs/identity.md.
+        self._attaches = Counter(
+            "homeport_replica_attach",
+            "Interfaces of replicas that got addresses: those they had (kept), others (changed), or their first.",
+            ("result",),
+            registry=self.registry,
+        )
+        for result in _RESULTS:
+            self._attaches.labels(result)  # so that an alert on "changed" has a series before it ever happens
+        self._claims = Gauge("homeport_claims", "Addresses that interfaces of this node have.", registry=self.registry)
+        self._untold = Gauge(
+            "homeport_claims_untold",
+            "Releases and changes of addresses that the API server has not been told yet.",
+            registry=self.registry,
+        )
+        self._api_requests = Counter(
+            "homeport_api_requests",
+            "Requests to the API server; code 0 is no answer.",
+            ("verb", "resource", "code"),
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     def watch(self, workers: Workers, delivery: Delivery) -> None:
@@ -55,6 +80,20 @@ class Metrics:
         self._in_flight.set_function(lambda: workers.running)
         self._waiting.set_function(lambda: workers.waiting)
         self._journal.set_function(lambda: delivery.backlog)
+
+    def watch_claims(self, store: NodeStore) -> None:
+        """Whose claims the gauges show."""
+        self._claims.set_function(lambda: sum(claim.is_held for claim in store.claims.all()))
+        self._untold.set_function(store.pending)
+
+    def count_attach(self, attach: Attach) -> None:
+        """An interface got its addresses."""
+        if attach.slot.workload is not None:
+            self._attaches.labels(attach.result).inc()
+
+    def count_api_request(self, request: Request, code: int, _seconds: float) -> None:
+        """An attempt at a request to the API server."""
+        self._api_requests.labels(request.verb, request.resource, str(code)).inc()
 
     def observe(self, call: Call, outcome: Outcome, seconds: float) -> None:
         """A call that was carried out."""

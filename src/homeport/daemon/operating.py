@@ -34,6 +34,8 @@ _LOCK_PAUSE_SECONDS = 0.02
 _SPARE_CONNECTIONS = 256
 _STATUS_SECONDS = 5.0
 _RECORDS_SECONDS = 60.0
+_CLAIMS_SECONDS = 1.0
+_JOIN_SECONDS = 3.0  # for a question to the API server that is under way when the daemon ends
 
 
 class Signals:
@@ -116,6 +118,8 @@ class Daemon:
             store=found.store,
             exec_types=found.exec_types,
             root=str(found.chroot_dir or ""),
+            on_attach=metrics.count_attach,
+            observe=metrics.count_api_request,
         )
         workers = Workers(found.connection_limit, backlog=found.backlog)
         answerer = Answerer(shells=node.shells, meta=node.meta, journal=journal, observe=metrics.observe)
@@ -133,11 +137,16 @@ class Daemon:
         if found.metrics_port is not None:
             metrics.serve(found.metrics_address, found.metrics_port)
         self._signals.on_wish = server.wake
-        background = (
+        background = [
             Repeating("journal", delivery.go_through, seconds=delivering.POLL_SECONDS),
             Repeating("network statuses", node.meta.deliver_pending, seconds=_STATUS_SECONDS),
             Repeating("records of pods", node.meta.forget_gone_pods, seconds=_RECORDS_SECONDS),
-        )
+        ]
+        if node.allocations is not None:
+            claims = Repeating("claims", node.allocations.deliver, seconds=_CLAIMS_SECONDS)
+            node.allocations.wake = claims.wake
+            metrics.watch_claims(node.allocations)
+            background.append(claims)
         for work in background:
             work.start()
         if self._generation is not None:
@@ -145,9 +154,11 @@ class Daemon:
             self._config_manager.start()
         log.info("serving", socket=str(self._socket.path), node=found.node, journal=str(journal.path))
         is_complete = server.serve()
+        is_complete = workers.drain(max(0.0, self._ends_at - time.monotonic())) and is_complete
         for work in background:
             work.stop()
-        is_complete = workers.drain(max(0.0, self._ends_at - time.monotonic())) and is_complete
+        for work in background:
+            work.join(_JOIN_SECONDS)
         if not is_complete:
             log.error("gave up on calls under way", running=workers.running, waiting=workers.waiting)
         else:

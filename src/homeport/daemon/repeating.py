@@ -13,9 +13,9 @@ log = structlog.get_logger("homeport.daemon")
 
 
 class Repeating:
-    """Does `action` at once and then every `seconds` after it has ended; what it raises is logged.
+    """Does `action` at once, then every `seconds` after it has ended, and whenever it is woken.
 
-    `name` says what it is, for the log.
+    What it raises is logged. `name` says what it is, for the log.
     """
 
     def __init__(self, name: str, action: Callable[[], object], *, seconds: float) -> None:
@@ -23,20 +23,33 @@ class Repeating:
         self._action = action
         self._seconds = seconds
         self._ended = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A round begins now, or when the one under way has ended."""
+        self._woken.set()
 
     def stop(self) -> None:
         """No further round is begun; one under way goes on."""
         self._ended.set()
+        self._woken.set()
+
+    def join(self, seconds: float) -> None:
+        """Waits for the end of a round under way, no longer than that. To be called after `stop`."""
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         while not self._ended.is_set():
+            self._woken.clear()
             try:
                 self._action()
             except CniError as e:
                 log.error("background work failed", work=self._name, error=str(e))
             except Exception:  # the edge of a thread: a bug must not silently end what keeps the node tidy
                 log.exception("a bug, please report it", work=self._name)
-            self._ended.wait(self._seconds)
+            if not self._ended.is_set():
+                self._woken.wait(self._seconds)

@@ -15,6 +15,7 @@ import msgspec
 
 from homeport.cni import documents
 from homeport.model.errors import InvalidNetConf, IOFailure, UnsupportedField
+from homeport.wiring import IN_CLUSTER
 
 CONFIG_FILE = Path("/etc/homeport/homeportd.json")
 NODE_VARIABLES = ("MULTUS_NODE_NAME", "NODENAME", "HOMEPORT_NODE")
@@ -65,6 +66,7 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`raw` is the file's whole object. `connection_limit` is how many calls are carried out at once, `backlog` how
     many more may wait for that; `read_seconds` and `write_seconds` are what a caller has for its request and for taking
     the answer, `drain_seconds` what calls under way have when the daemon stops. `metrics_port` None serves none.
+    `store` is a file, IN_CLUSTER, or "" for whichever there is.
     """
 
     socket_dir: Path
@@ -120,7 +122,7 @@ def parse(raw: Mapping[str, Any], *, node: str) -> DaemonSettings:
         read_seconds=wire.read_seconds,
         write_seconds=wire.write_seconds,
         drain_seconds=wire.drain_seconds,
-        store=wire.store,
+        store=_store(wire.store),
         kubeconfig=wire.kubeconfig or None,
         exec_types=tuple(wire.exec_types),
         raw=raw,
@@ -140,6 +142,14 @@ def _absolute(key: str, path: str) -> Path:
     if not path.startswith("/") or "\0" in path:
         raise InvalidNetConf(f'key "{key}": found {documents.shown(path)}, expected an absolute path')
     return Path(path)
+
+
+def _store(text: str) -> str:
+    if text in ("", IN_CLUSTER):
+        return text
+    if not text.startswith("/") or "\0" in text:
+        raise InvalidNetConf(f'key "store": found {documents.shown(text)}, expected "{IN_CLUSTER}" or an absolute path')
+    return text
 
 
 def _node(environ: Mapping[str, str]) -> str:
