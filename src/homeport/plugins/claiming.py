@@ -227,7 +227,10 @@ def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier:
                     )
                     facts = msgspec.structs.replace(facts, move=move)
                 case Search():
-                    facts = msgspec.structs.replace(facts, free=_candidates(asked, want))
+                    free = _candidates(asked, want)
+                    # What is offered again has been given back since it was looked at.
+                    present = {a: p for a, p in facts.present.items() if a not in free}
+                    facts = msgspec.structs.replace(facts, free=free, present=present)
                 case Wait(reason):
                     raise TryAgainLater(f"wait for {_of(facts.held, want)}: {reason}")
                 case Taken(by):

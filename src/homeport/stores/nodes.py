@@ -99,9 +99,12 @@ class NodeStore:
     def lowest_free(
         self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
     ) -> tuple[IPAddress, ...]:
-        found = self.remote.lowest_free(scope, span, excluding, count=count, near=near)
-        if not found and self._deliveries.deliver_deletions(scope, span):
-            found = self.remote.lowest_free(scope, span, excluding, count=count, near=near)
+        """Without the places of this node's own claims: the other store may know less of those than they do."""
+        for _ in range(2):
+            own = [Span(c.place[1], c.place[1]) for c in self.claims.all() if c.place[0] == scope]
+            found = self.remote.lowest_free(scope, span, [*excluding, *own], count=count, near=near)
+            if found or not self._deliveries.deliver_deletions(scope, span):
+                break
         return found
 
     def ledger(
