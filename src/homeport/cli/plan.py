@@ -12,6 +12,7 @@ from homeport.cli.output import Format
 from homeport.cli.sources import Kubeconfig, LabName, Place, StorePath
 
 if TYPE_CHECKING:
+    from homeport.ipam.allocations import Allocation
     from homeport.ipam.planning import Plan
 
 
@@ -73,17 +74,20 @@ def _make(files: list[str], namespace: str, nodes: int, place: Place | None) -> 
     from homeport.cli import plan_files
     from homeport.ipam.planning import make_plan
 
+    allocated: tuple[Allocation, ...]
     texts, unread = reading.read_all(files)
     if unread:
         raise unread[0]
     found = plan_files.read(texts, namespace)
     if place is None:
-        asked = plan_files.ask(found, None, (), nodes=nodes)
-        return make_plan(asked.demands, asked.crowds, (), at=datetime.now(UTC), clashes=asked.problems)
-    with sources.opened(place) as source:
-        allocated = tuple(source.store.all())
-        asked = plan_files.ask(found, source.find, allocated, cluster=source.cluster, nodes=nodes)
-        return make_plan(asked.demands, asked.crowds, allocated, at=source.now(), clashes=asked.problems)
+        asked, allocated, now = plan_files.ask(found, None, (), nodes=nodes), (), datetime.now(UTC)
+    else:
+        with sources.opened(place) as source, output.progress("reading allocations"):
+            allocated, now = tuple(source.store.all()), source.now()
+            asked = plan_files.ask(found, source.find, allocated, cluster=source.cluster, nodes=nodes)
+    return make_plan(
+        asked.demands, asked.crowds, allocated, at=now, reservations=asked.reservations, clashes=asked.problems
+    )
 
 
 def _print(made: Plan, *, wide: bool) -> None:

@@ -12,13 +12,15 @@ from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import PodOwner, Replica, Workload
 from homeport.ipam.objects import WorkloadState
 from homeport.ipam.planning import Ask, Crowd, Demand, written
+from homeport.ipam.pools import Pool
 from homeport.ipam.replicas import workload_kind
+from homeport.ipam.reservations import Reservation
 from homeport.lint import manifests
 from homeport.lint.nodes import plain
 from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf
 from homeport.multinet import selections, templates
 from homeport.ports import Cluster, NetworkDefinition
-from homeport.runtime import pooling
+from homeport.runtime import mapping, pooling
 from homeport.runtime.pooling import Find, Interface
 
 _APPS = "apps"
@@ -29,10 +31,11 @@ _DEFAULT_SURGE = "25%"  # of a Deployment, apps/v1
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files ask for, and `problems` of pods that cannot start whatever is allocated."""
+    """What the files ask for, what their maps keep, and `problems` of pods that cannot start whatever is allocated."""
 
     demands: tuple[Demand, ...]
     crowds: tuple[Crowd, ...]
+    reservations: tuple[Reservation, ...]
     problems: tuple[str, ...]
 
 
@@ -81,6 +84,7 @@ def ask(
     """
     demands: list[Demand] = []
     crowds: list[Crowd] = []
+    reservations: list[Reservation] = []
     problems: dict[str, None] = {}
 
     def definition(namespace: str, name: str) -> NetworkDefinition | None:
@@ -97,11 +101,14 @@ def ask(
         try:
             if reader.is_replicated():
                 demands += reader.demands(cluster, problems)
+                reservations += reader.reservations()
             else:
                 crowds.append(reader.crowd(allocated))
         except CniError as error:
             problems[f"{written(reader.workload)} is not planned: {error}"] = None
-    return Asked(demands=tuple(demands), crowds=tuple(crowds), problems=tuple(problems))
+    return Asked(
+        demands=tuple(demands), crowds=tuple(crowds), reservations=tuple(reservations), problems=tuple(problems)
+    )
 
 
 class _Workload:
@@ -143,6 +150,18 @@ class _Workload:
                 problems[f"{replica} is not planned: {error}"] = None
                 continue
             yield Demand(replica=replica, state=state, asks=tuple(_ask(i) for i in interfaces))
+
+    def reservations(self) -> Sequence[Reservation]:
+        """What its maps keep; nothing of one that cannot be right, which its replicas are told."""
+
+        def pool_at(name: str) -> Pool | None:
+            definition = self._find(*name.split("/", 1))
+            return pooling.pool_of(pooling.network_of(definition)) if definition is not None else None
+
+        try:
+            return tuple(mapping.reservations_for(self._state(None), self._annotation, pool_at))
+        except CniError:
+            return ()
 
     def _state(self, cluster: Cluster | None) -> WorkloadState:
         now = cluster.workload(self.workload) if cluster is not None else None

@@ -21,7 +21,7 @@ from homeport.ipam.moving import Wait
 from homeport.ipam.objects import WorkloadState
 from homeport.ipam.pools import Pool
 from homeport.ipam.ranges import Span, merge_spans
-from homeport.ipam.reservations import reservations_of
+from homeport.ipam.reservations import Reservation
 from homeport.ipam.rooms import Fit, Room
 from homeport.ipam.wants import wants_of
 from homeport.model.addresses import IPAddress, IPInterface
@@ -105,14 +105,16 @@ def make_plan(
     allocated: Sequence[Allocation],
     *,
     at: datetime,
+    reservations: Sequence[Reservation] = (),
     clashes: Sequence[str] = (),
 ) -> Plan:
     """Replicas first, in the order given, then crowds. `allocated` is all that is allocated now.
 
-    `clashes` are those that were found before: pods that cannot start whatever is allocated.
+    `reservations` are what all maps ask for, `clashes` those that were found before: pods that cannot start whatever is
+    allocated.
     """
     planner = _Planner(allocated, at, clashes)
-    planner.reserve(demands)
+    planner.reserve(reservations)
     for demand in demands:
         for ask in demand.asks:
             planner.place(demand, ask)
@@ -130,7 +132,8 @@ class _Planner:
         self._now = frozenset((a.scope, a.address) for a in allocated)
         self._board = PlanBoard(allocated)
         self._fixed: dict[tuple[str, IPAddress], str] = {}
-        self._entries: dict[tuple[Workload, str, str], int] = {}  # of the map of a workload's interface on a network
+        # The slots of each map: of one interface of a workload on a network.
+        self._entries: dict[tuple[Workload, str, str], set[Slot]] = {}
         self._surges: dict[rooms.Key, int] = {}
         self._exhausted: set[rooms.Key] = set()
         self._lines: list[Line] = []
@@ -140,29 +143,17 @@ class _Planner:
 
     # --- replicas ---
 
-    def reserve(self, demands: Sequence[Demand]) -> None:
-        """What maps give is kept before anything starts. One that cannot be right is told of at its replicas."""
-        for demand in demands:
-            for ask in demand.asks:
-                key = (demand.replica.workload, ask.network, ask.ifname)
-                if ask.pool is not None and key not in self._entries:
-                    self._entries[key] = self._reserve(ask.pool, demand.state, ask.ifname)
-
-    def _reserve(self, pool: Pool, state: WorkloadState, ifname: str) -> int:
-        """How many replicas the map has an entry for; 0 is no map."""
-        try:
-            reserved = reservations_of(pool, state, ifname=ifname)
-        except CniError:
-            return 0
-        for reservation in reserved:
+    def reserve(self, reservations: Sequence[Reservation]) -> None:
+        """What maps give is kept before anything starts."""
+        for reservation in reservations:
+            slot = reservation.slot
+            assert slot.workload is not None
+            self._entries.setdefault((slot.workload, slot.network, slot.ifname), set()).add(slot)
             present = self._board.get(reservation.scope, reservation.address)
             if present is None:
                 self._board.put(reservation.allocation(self._at))
-            elif present.slot != reservation.slot and not self._is_now(present):
-                self._clash(
-                    f"{reservation.address} is mapped both to {present.slot.owner} and to {reservation.slot.owner}"
-                )
-        return len({r.slot for r in reserved})
+            elif present.slot != slot and not self._is_now(present):
+                self._clash(f"{reservation.address} is mapped both to {present.slot.owner} and to {slot.owner}")
 
     def place(self, demand: Demand, ask: Ask) -> None:
         """The addresses of one interface of a replica; the first that it cannot have ends it."""
@@ -331,9 +322,8 @@ class _Planner:
             asks = replicas[0].asks
             if any(demand.asks != asks for demand in replicas):
                 continue
-            keys = {ask.ifname: (workload, ask.network, ask.ifname) for ask in asks}
             interfaces = [
-                rooms.Interface(ask.pool, self._entries[keys[ask.ifname]] or None)
+                rooms.Interface(ask.pool, len(self._entries.get((workload, ask.network, ask.ifname), ())) or None)
                 for ask in asks
                 if ask.pool is not None
             ]
