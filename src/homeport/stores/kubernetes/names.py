@@ -88,7 +88,7 @@ def allocation_labels(allocation: Allocation) -> dict[str, str | None]:
 
 def scope_label(scope: str) -> str:
     """Of all allocations of a scope."""
-    return _hash("scope", scope)
+    return _digest(scope.encode())
 
 
 def slot_label(slot: Slot) -> str:
@@ -108,7 +108,7 @@ def workload_label(workload: Workload) -> str:
 
 def holder_label(container_id: str, ifname: str) -> str:
     """Of what an interface holds."""
-    return _hash("holder", container_id, ifname)
+    return _digest(f"{container_id}/{ifname}".encode())
 
 
 def node_label(node: str) -> str:
@@ -121,7 +121,7 @@ def _scope_part(scope: str) -> str:
         return ""
     if len(scope) <= _SCOPE_MAX and is_label(scope) and not scope.startswith(_HASHED_SCOPE):
         return f"{scope}."
-    return f"{_HASHED_SCOPE}{_hash(scope)}."
+    return f"{_HASHED_SCOPE}{scope_label(scope)}."
 
 
 def _address_part(address: IPAddress) -> str:
@@ -146,4 +146,8 @@ def _workload_key(workload: Workload) -> tuple[str, str, str]:
 
 
 def _hash(*parts: str | int) -> str:
-    return sha256(msgspec.json.encode(parts)).hexdigest()[:_HASH]
+    return _digest(msgspec.json.encode(parts))
+
+
+def _digest(raw: bytes) -> str:
+    return sha256(raw).hexdigest()[:_HASH]
