@@ -334,8 +334,9 @@ def test_a_release_that_could_not_tell_whereabouts_is_completed_by_its_repetitio
     cluster.whereabouts(RANGE).add("w1", "shop/old-1")
     bound = cluster.store.create(allocation("10.0.0.2"), cause="test")
     cluster.objects.fail("list", "unreached")
-    with pytest.raises(Unreachable):
+    with pytest.raises(TryAgainLater, match="done, but") as caught:
         cluster.store.delete(bound, cause="DEL")
+    assert not isinstance(caught.value, Unreachable)
     assert cluster.inner.get("", bound.address) is None
     with pytest.raises(Conflict):
         cluster.store.delete(bound, cause="DEL")
@@ -361,12 +362,40 @@ def test_a_lost_claim_hands_the_entry_to_who_was_first(cluster: Cluster) -> None
     assert cluster.reservation("10.0.0.2") == {"podref": "homeport", "containerid": mark_of(winner)}
 
 
-def test_a_claim_whose_reply_was_lost_is_made_once(cluster: Cluster) -> None:
-    cluster.whereabouts(RANGE).add("w1", "shop/old-1")
-    first = cluster.store.create(allocation("10.0.0.2"), cause="test")
+def test_a_claim_that_got_no_further_is_seen_before_it_is_told(cluster: Cluster) -> None:
+    theirs = cluster.whereabouts(RANGE)
+    theirs.add("w1", "shop/old-1")
+    first = cluster.inner.create(allocation("10.0.0.2"), cause="test")
     again = msgspec.structs.replace(first, since=START + timedelta(hours=1), version=0)
-    assert cluster.store.create(again, cause="again") == first
+    with pytest.raises(AlreadyExists) as caught:
+        cluster.store.create(again, cause="again")
+    assert caught.value.present == first
     assert cluster.entries("10.0.0.0-29")["2"]["id"] == mark_of(first)
+
+
+def test_a_claim_that_got_no_further_and_was_overtaken_is_not_told(cluster: Cluster) -> None:
+    first = cluster.inner.create(allocation("10.0.0.1"), cause="test")
+    cluster.whereabouts(RANGE).add("w1", "shop/old-1")
+    with pytest.raises(TryAgainLater, match="shop/old-1"):
+        cluster.store.create(first, cause="again")
+
+
+@pytest.mark.parametrize("resource", [POOLS, RESERVATIONS])
+def test_what_was_done_is_never_told_as_not_sent(cluster: Cluster, resource: Resource) -> None:
+    """Whoever hears `Unreachable` takes it that the allocation is as it was."""
+    cluster.whereabouts(RANGE).add("w1", "shop/old-1")
+    verb = "list" if resource is POOLS else "get"
+
+    class Inner(MemoryStore):
+        def create(self, allocation: Allocation, *, cause: str) -> Allocation:
+            cluster.objects.fail(verb, "unreached", resource=resource)
+            return super().create(allocation, cause=cause)
+
+    inner = Inner()
+    with pytest.raises(TryAgainLater) as caught:
+        CoexistingStore(inner, cluster.objects, NAMESPACE).create(allocation("10.0.0.2"), cause="test")
+    assert not isinstance(caught.value, Unreachable)
+    assert inner.get("", ip_address("10.0.0.2")) is not None
 
 
 def test_what_we_wrote_is_found_after_a_lost_reply(cluster: Cluster) -> None:

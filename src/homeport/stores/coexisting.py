@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from threading import Lock
 
@@ -60,20 +60,18 @@ class CoexistingStore:
     def create(self, allocation: Allocation, *, cause: str) -> Allocation:
         place = allocation.scope, allocation.address
         present = self._store.get(*place)
-        if present is not None and not _is_same_claim(present, allocation):
-            raise AlreadyExists(present)
-        wanted = present or allocation
-        self._claim_new(wanted)
         if present is not None:
-            return present
+            if _is_same_claim(present, allocation):  # an earlier try of this claim got no further, or no answer
+                self._make_seen(present)
+            raise AlreadyExists(present)
+        self._claim_new(allocation)
         try:
-            stored = self._store.create(wanted, cause=cause)
+            stored = self._store.create(allocation, cause=cause)
         except (AlreadyExists, CniError) as e:
-            self._settle_after(e, place, mark_of(wanted))
+            self._settle_after(e, place, mark_of(allocation))
             raise
-        if mark_of(stored) != mark_of(wanted):  # what an earlier try of this claim had made
-            self.settle(place, mark_of(wanted))
-        self._make_sure(stored)
+        with _done(f"allocate {stored.address}"):
+            self._make_sure(stored)
         return stored
 
     def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
@@ -99,7 +97,8 @@ class CoexistingStore:
             if self._store.get(*place) is None:
                 self.records.hand_over(place, mark_of(allocation), None)
             raise
-        self.records.hand_over(place, mark_of(allocation), None)
+        with _done(f"release {allocation.address}"):
+            self.records.hand_over(place, mark_of(allocation), None)
 
     def protect(self, allocation: Allocation) -> None:
         """Makes Whereabouts see an allocation that our store has. Raises `HeldByWhereabouts` when the address is
@@ -180,6 +179,12 @@ class CoexistingStore:
                 self._store.delete(stored, cause="undone: Whereabouts gave it away at the same time")
             raise
 
+    def _make_seen(self, present: Allocation) -> None:
+        try:
+            self.protect(present)
+        except HeldByWhereabouts as e:
+            raise TryAgainLater(f"use {present.address} for {present.slot}: {e}") from e
+
     def _settle_after(self, error: Exception, place: Place, mark: str) -> None:
         """Takes the mark back after a write that certainly was not done; of any other nobody knows (R12)."""
         if isinstance(error, TryAgainLater) and not isinstance(error, Unreachable):
@@ -207,6 +212,15 @@ class CoexistingStore:
             self._refused[place] = self._monotonic()
             while len(self._refused) > _REFUSED_MAX:
                 del self._refused[next(iter(self._refused))]
+
+
+@contextmanager
+def _done(what: str) -> Iterator[None]:
+    """Around what follows a write that was done: no error of it may say that nothing was."""
+    try:
+        yield
+    except CniError as e:
+        raise TryAgainLater(f"{what}: done, but Whereabouts was not told: {e.msg}", e.details) from e
 
 
 def mark_of(allocation: Allocation) -> str:

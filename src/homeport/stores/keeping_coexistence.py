@@ -16,6 +16,7 @@ from homeport.ipam.allocations import Allocation
 from homeport.ipam.whereabouts import ForeignPool, Reservation, reservation_name, split_scope
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import UnsupportedField
+from homeport.model.names import is_subdomain
 from homeport.stores.coexisting import CoexistingStore, mark_of
 from homeport.stores.whereabouts import HeldByWhereabouts, is_ours, pools_of
 
@@ -123,8 +124,8 @@ def _is_seen(allocation: Allocation, pools: Iterable[ForeignPool], reserved: Map
                 return False
     if split_scope(allocation.scope)[1] is not None:
         return any(address in pool.subnet for pool in pools)
-    found = reserved.get(_reservation_of(allocation.scope, address))
-    return found is not None and found.id == mark
+    name = _reservation_of(allocation.scope, address)
+    return not is_subdomain(name) or (name in reserved and reserved[name].id == mark)
 
 
 def _reservation_of(scope: str, address: IPAddress) -> str:

@@ -34,6 +34,7 @@ from homeport.ipam.whereabouts import (
 )
 from homeport.model.addresses import IPAddress, IPNetwork
 from homeport.model.errors import TryAgainLater, UnsupportedField
+from homeport.model.names import is_subdomain
 from homeport.ports import ObjectChanged, ObjectExists, Objects, PatchRefused, Place, Resource
 
 GROUP, VERSION = "whereabouts.cni.cncf.io", "v1alpha1"
@@ -106,8 +107,9 @@ class WhereaboutsRecords:
         try:
             for pool in self._of_address(scope, address):
                 writing.write_entry(pool)
-            if split_scope(scope)[1] is None:
-                writing.write_reservation()
+            name = _reservation(place)
+            if name is not None:
+                writing.write_reservation(name)
         except HeldByWhereabouts:
             writing.undo()
             raise
@@ -115,15 +117,16 @@ class WhereaboutsRecords:
     def is_marked(self, place: Place, mark: str) -> bool:
         """Whether the mark stands wherever `claim` would write it."""
         (scope, address), found = place, self.pools(place[0])
-        network_name, subnet = split_scope(scope)
         entries = [pool.entries.get(address) for pool in found if address in pool.subnet]
-        if subnet is not None:
-            return bool(entries) and all(e is not None and e.id == mark for e in entries)
-        name = reservation_name(network_name, address)
-        reserved = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
-        if reserved is None or decode_reservation(reserved.name, reserved.version, reserved.body).id != mark:
+        if not entries and split_scope(scope)[1] is not None:
             return False
-        return all(e is not None and e.id == mark for e in entries)
+        if not all(e is not None and e.id == mark for e in entries):
+            return False
+        name = _reservation(place)
+        if name is None:
+            return True
+        reserved = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
+        return reserved is not None and decode_reservation(name, reserved.version, reserved.body).id == mark
 
     def hand_over(self, place: Place, mark: str, to_mark: str | None) -> None:
         """Replaces the mark by another one wherever it stands, or, for None, removes what carries it."""
@@ -139,8 +142,9 @@ class WhereaboutsRecords:
             with suppress(PatchRefused):
                 test = {"op": "test", "path": path, "value": entry.raw}
                 self._patch(pool.name, test, {"op": "replace", "path": path, "value": _entry_of(to_mark)})
-        if split_scope(scope)[1] is None:
-            self._hand_over_reservation(place, mark, to_mark)
+        name = _reservation(place)
+        if name is not None:
+            self._hand_over_reservation(name, mark, to_mark)
 
     def remove_entry(self, pool: ForeignPool, address: IPAddress) -> None:
         """Takes the pool's entry of an address away, unless it is another one by now."""
@@ -181,8 +185,7 @@ class WhereaboutsRecords:
             self._objects.create(POOLS, body, namespace=self._namespace)
         return [p for p in self.pools(scope) if address in p.subnet]
 
-    def _hand_over_reservation(self, place: Place, mark: str, to_mark: str | None) -> None:
-        name = reservation_name(split_scope(place[0])[0], place[1])
+    def _hand_over_reservation(self, name: str, mark: str, to_mark: str | None) -> None:
         found = self._objects.get(RESERVATIONS, name, namespace=self._namespace)
         if found is None:
             return
@@ -243,9 +246,7 @@ class _Writing:
             pool = decode_pool(found.name, found.version, found.body)
         raise TryAgainLater(f'claim {address}: IPPool "{pool.name}" changes all the time')
 
-    def write_reservation(self) -> None:
-        network_name, _ = split_scope(self._place[0])
-        name = reservation_name(network_name, self._place[1])
+    def write_reservation(self, name: str) -> None:
         body = {
             "metadata": {"name": name, "namespace": self._namespace},
             "spec": {"podref": PODREF, "containerid": self._mark},
@@ -332,6 +333,15 @@ def is_ours(entry: PoolEntry | Reservation) -> bool:
 
 def _entry_of(mark: str) -> Mapping[str, str]:
     return {"id": mark, "podref": ""}
+
+
+def _reservation(place: Place) -> str | None:
+    """The name of an address's reservation; None where there is none, or can be none: then Whereabouts' own ADD of the
+    address fails.
+    """
+    network_name, subnet = split_scope(place[0])
+    name = reservation_name(network_name, place[1])
+    return name if subnet is None and is_subdomain(name) else None
 
 
 def _path(key: str) -> str:
