@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ ADMIN = "admin"
 NODES = tuple(f"node-{letter}" for letter in "abcdefgh")
 NODE_GROUP = "homeport:nodes"
 READY_SECONDS = 60.0
+_CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 _SHM = "/dev/shm"  # noqa: S108 -- a tmpfs, in a folder with an unguessable name
 
 
@@ -95,6 +96,7 @@ class ControlPlane:
         self._data: Path | None = None
         self._port = self._etcd_port = 0
         self._servers: dict[str, Server] = {}
+        self._is_healthy: dict[str, Callable[[], bool]] = {}
 
     def __enter__(self) -> ControlPlane:
         self.start()
@@ -149,10 +151,10 @@ class ControlPlane:
         assert self._place
         host, ca = self._place.loopback, self._authority.ca
         self._etcd_port, self._port = places.free_port(host), places.free_port(self._place.api_address)
-        etcd = self._server("etcd", programs, self._etcd_flags(host, self._etcd_port))
+        self._server("etcd", programs, self._etcd_flags(host, self._etcd_port))
         self._server("kube-apiserver", programs, self._apiserver_flags(f"http://{host}:{self._etcd_port}"))
-        etcd.start()
-        etcd.wait(lambda: answers_ok(host, self._etcd_port, "/health"), READY_SECONDS)
+        self._is_healthy["etcd"] = partial(answers_ok, host, self._etcd_port, "/health")
+        self._start("etcd")
         self.start_apiserver()
         old = tuple(int(n) for n in programs.version.removeprefix("v").split(".")[:2]) < (1, 24)
         common = [
@@ -165,14 +167,18 @@ class ControlPlane:
             "--kube-api-burst=1000",
             *(["--port=0"] if old else []),  # they would listen without TLS on every address
         ]
-        started: list[tuple[Server, int]] = []
         for name, flags in (("kube-controller-manager", self._controller_flags()), ("kube-scheduler", [])):
             port = places.free_port(host)
-            server = self._server(name, programs, [*common, *flags, f"--secure-port={port}"])
-            server.start()
-            started.append((server, port))
-        for server, port in started:
-            server.wait(partial(answers_ok, host, port, "/healthz", ca=ca), READY_SECONDS)
+            self._server(name, programs, [*common, *flags, f"--secure-port={port}"])
+            self._is_healthy[name] = partial(answers_ok, host, port, "/healthz", ca=ca)
+        self._start(*_CONTROLLERS)
+
+    def _start(self, *names: str) -> None:
+        """All at once; returns when each is healthy."""
+        for name in names:
+            self._servers[name].start()
+        for name in names:
+            self._servers[name].wait(self._is_healthy[name], READY_SECONDS)
 
     # --- outages -------------------------------------------------------------------------------------------------
 
@@ -208,6 +214,30 @@ class ControlPlane:
 
     def resume_apiserver(self) -> None:
         self._servers["kube-apiserver"].resume()
+
+    def save(self, backup: Path) -> None:
+        """A copy of etcd's data as a power cut at this moment would leave it; etcd reads its log when it is started."""
+        assert self._data
+        etcd = self._servers["etcd"]
+        etcd.pause()
+        try:
+            shutil.copytree(self._data / "etcd", backup)
+        finally:
+            etcd.resume()
+
+    def restore(self, backup: Path) -> None:
+        """Everything is as it was when `backup` was saved; versions that were given since then are given again.
+
+        The servers are all started anew, as is done with a real cluster.
+        """
+        assert self._data
+        for server in reversed(self._servers.values()):
+            server.stop(kill=True)
+        shutil.rmtree(self._data / "etcd")
+        shutil.copytree(backup, self._data / "etcd")
+        self._start("etcd")
+        self.start_apiserver()
+        self._start(*_CONTROLLERS)
 
     # --- those who use it ----------------------------------------------------------------------------------------
 

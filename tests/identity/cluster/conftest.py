@@ -69,7 +69,6 @@ def site(crew: Crew, shape: Shape, request: pytest.FixtureRequest) -> Iterator[S
     name = f"t-{secrets.token_hex(5)}"
     crew.admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
     made = Site(crew.admin, name, crew.nodes, shape)
-    made.sqlite = next(iter(crew.nodes.values())).store
     yield made
     remove_namespace(crew.admin, name)
     if request.node.stash.get(FAILED, False):

@@ -58,7 +58,6 @@ class Crew:
             self.plane,
             disk,
             number=number,
-            store=disk.parent / "allocations.db",
             shim=self._shim,
             settings=self.settings,
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from testcluster.api import Api
 from testcluster.homeport_node import HomeportNode, ip_json, links
+from testcluster.sandboxes import Sandbox
 from tests.apiserver.node.workloads import Cluster
 from tests.identity.shapes import Addresses, Seen, Shape, flat
 
@@ -32,6 +33,7 @@ class Record:
     phase: str
     pod: str  # whose it is, by the pod's name
     node: str  # that last held it
+    container: str  # that holds it now
     cause: str
 
 
@@ -60,7 +62,7 @@ class Observed(Cluster):
         return {there[pod]["metadata"]["uid"] for pod in pods}
 
     def netns_of(self, pod: str) -> str:
-        return self.nodes[self.host_of(pod)].sandbox(self.namespace, pod).netns
+        return self.sandbox_of(pod).netns
 
     def links(self) -> dict[str, list[Json]]:
         """By running pod: `ip -json address`, without `lo` and the cluster's own network."""
@@ -79,14 +81,17 @@ class Observed(Cluster):
         return {pod: {link["ifname"]: link["address"] for link in links} for pod, links in self.links().items()}
 
     def in_all_namespaces(self) -> list[str]:
-        """Every address of the shape's subnets that some namespace of any node's pods has, as often as it is there."""
+        """Every address that some namespace of this test's pods has, on any node, as often as it is there."""
         found: list[str] = []
-        for node in self.nodes.values():
-            for sandbox in node.runtime.sandboxes():
-                if sandbox.exists and sandbox.namespace == self.namespace:
-                    for addresses in _addresses(ip_json(sandbox.netns, "address")).values():
-                        found += addresses
-        return sorted(address for address in found if not address.startswith("10.77."))
+        for sandbox in (s for node in self.nodes.values() for s in node.runtime.sandboxes()):
+            if sandbox.namespace == self.namespace and sandbox.exists:
+                try:
+                    links = ip_json(sandbox.netns, "address")
+                except subprocess.CalledProcessError:
+                    assert not sandbox.exists
+                    continue  # it went meanwhile
+                found += [address for addresses in _addresses(links).values() for address in addresses]
+        return sorted(found)
 
     def await_settled(self, *pods: str) -> None:
         """Until no IPv6 address of these pods is being tried any more (RFC 4862 §5.4)."""
@@ -130,8 +135,6 @@ class Observed(Cluster):
 
     def records(self) -> dict[str, Record]:
         """By address: the allocations of pods of this namespace."""
-        if self.sqlite is not None:
-            return self._interim()
         found = {}
         for item in self.api.get(f"{HOMEPORT}/ipallocations")["items"]:
             spec, status = item["spec"], item["status"]
@@ -142,23 +145,9 @@ class Observed(Cluster):
                     phase=status["phase"],
                     pod=spec["owner"].get("name", ""),
                     node=status.get("node", ""),
+                    container=(status.get("holder") or {}).get("containerID", ""),
                     cause=status.get("cause", ""),
                 )
-        return found
-
-    sqlite: Any = None
-
-    def _interim(self) -> dict[str, Record]:
-        from testcluster.homeport_node import allocations
-
-        found = {}
-        for address, r in allocations(self.sqlite).items():
-            owner = r["owner"]
-            ns = owner.get("namespace") or owner["workload"]["namespace"]
-            if ns == self.namespace:
-                pod = owner.get("name") or f"{owner['workload']['name']}-{owner['ordinal']}"
-                holder = r.get("holder") or {}
-                found[address] = Record(address, address, r["phase"], pod, holder.get("node", ""), "")
         return found
 
     def phases(self) -> dict[str, str]:
@@ -178,6 +167,9 @@ class Observed(Cluster):
     def exists(self, statefulset: str) -> bool:
         """Whether there is such a workload, be it on its way out."""
         return self.api.find(self._set(statefulset)) is not None
+
+    def sandbox_of(self, pod: str) -> Sandbox:
+        return self.nodes[self.host_of(pod)].sandbox(self.namespace, pod)
 
     def links_of(self, node: HomeportNode) -> set[str]:
         """The names of the node's own links, but for its cables."""

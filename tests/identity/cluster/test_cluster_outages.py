@@ -1,0 +1,104 @@
+"""E20 and E26 of the conformance matrix (docs/identity.md): the API server is away, or knows less than it knew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from testcluster.control_plane import ControlPlane
+from tests.identity.shapes import flat
+
+if TYPE_CHECKING:
+    from tests.identity.cluster.crews import Crew
+    from tests.identity.cluster.sites import Site
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def plane(crew: Crew) -> Iterator[ControlPlane]:
+    """This worker's, whose API server is there again after the test."""
+    yield crew.plane
+    crew.plane.revive_apiserver()
+
+
+def new_sandbox(site: Site, pod: str, node: str) -> None:
+    """A new container for the same pod, as after a crash of its sandbox: DEL, then ADD."""
+    host = site.nodes[node]
+    before = host.sandbox(site.namespace, pod)
+    host.kubelet.restart_sandbox(site.namespace, pod)
+
+    def is_new() -> bool:
+        now = host.kubelet.sandbox(site.namespace, pod)
+        return now is not None and now.container_id != before.container_id
+
+    host.wait(is_new, 20, f"{pod} has another sandbox")
+    assert not before.exists
+
+
+def test_e20_del_and_add_without_the_api_server(site: Site, plane: ControlPlane) -> None:
+    """Replicas and a pod that is none; and the daemon is killed meanwhile."""
+    site.networks()
+    site.workload()
+    site.await_seen(site.numbered())
+    site.workload("stranger", 1, kind="Deployment")
+    site.wait(lambda: len(site.hosts("stranger")) == 1, "the stranger runs")
+    hosts, seen = site.hosts(), site.kernel()
+    plane.stop_apiserver()
+    for pod, node in hosts.items():
+        new_sandbox(site, pod, node)
+        assert site.addresses_of(pod, node) == seen[pod]
+    for node in site.nodes.values():
+        node.kill_daemon()
+        node.start_daemon()
+    for pod, node in hosts.items():
+        new_sandbox(site, pod, node)
+        assert site.addresses_of(pod, node) == seen[pod]
+    plane.start_apiserver()
+
+    def told() -> bool:
+        containers = {pod: site.sandbox_of(pod).container_id for pod in hosts}
+        return all(r.container == containers.get(r.pod) for r in site.records().values())
+
+    site.wait(told, "every allocation names the container that has it")
+    assert site.kernel() == seen
+    site.require_no_leak()
+
+
+def test_e20_a_replica_that_ends_while_the_api_server_is_away(site: Site, plane: ControlPlane) -> None:
+    """Its DEL is answered; what it had is retained once somebody can be told."""
+    site.networks()
+    site.workload()
+    site.await_seen(site.numbered())
+    node = site.nodes[site.hosts()["web-1"]]
+    container = site.sandbox_of("web-1").container_id
+    uids = site.uids_of("web-1")
+    plane.stop_apiserver()
+    node.runtime.stop_sandbox(node.sandbox(site.namespace, "web-1"))
+    assert [call.error for call in node.runtime.calls if call.container_id == container] == [None, None]
+    plane.start_apiserver()
+    site.delete_pods("web-1")
+    site.restarted(site.numbered(), uids)
+    site.require_no_leak()
+
+
+def test_e26_the_holders_win_over_an_older_backup(private_site: Site, tmp_path: Path) -> None:
+    """The pods' objects are in the backup, and not what they were given since."""
+    site = private_site
+    plane = site.plane
+    site.networks()
+    for node in site.nodes.values():
+        node.kubelet.partition()
+    site.workload()
+    site.wait(lambda: all(p["spec"].get("nodeName") for p in site.pods().values()) and len(site.pods()) == 3, "bound")
+    plane.save(tmp_path / "backup")
+    for node in site.nodes.values():
+        node.kubelet.heal()
+    site.await_seen(site.numbered())
+    site.require_no_leak()
+    plane.restore(tmp_path / "backup")
+    site.await_phase("Bound", flat(site.numbered()))
+    site.await_seen(site.numbered())
+    site.require_no_leak()
