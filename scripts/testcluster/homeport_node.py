@@ -62,7 +62,8 @@ class Disk:
 
 
 class HomeportNode:
-    """`number` makes the pod network's subnet, 10.77.NUMBER.0/24. `store` is the file of allocations all nodes share.
+    """`number` makes the pod network's subnet, 10.77.NUMBER.0/24. `store` is a file of allocations that all nodes
+    share; without one they are in the cluster.
 
     `settings` go over the daemon's configuration file, `server` stands in for the API server's URL in its kubeconfig,
     `environ` is added to the shim's environment, `daemon_environ` to the daemon's.
@@ -75,7 +76,7 @@ class HomeportNode:
         folder: Path,
         *,
         number: int,
-        store: Path,
+        store: Path | None = None,
         shim: Path,
         settings: Mapping[str, Any] | None = None,
         server: str = "",
@@ -141,7 +142,7 @@ class HomeportNode:
             "socketDir": str(disk.socket_dir),
             "stateDir": str(disk.state_dir),
             "kubeconfig": str(file),
-            "store": str(self.store),
+            **({"store": str(self.store)} if self.store is not None else {}),
             "logLevel": "debug",
             **settings,
         }
@@ -234,8 +235,18 @@ class HomeportNode:
             "journal": [p.name for p in files(disk.journal)],
             "records": [p.name for p in files(disk.state_dir / "pods")],
             "addresses": [p.name for p in files(disk.addresses) if p.name[0].isdigit()],
+            "claims": list(self.claims()),
         }
         return {kind: names for kind, names in found.items() if names}
+
+    def claims(self) -> dict[str, dict[str, Any]]:
+        """Address to how far its claim is, as the rows of the node's file say."""
+        file = self.disk.state_dir / "claims.db"
+        if not file.exists():
+            return {}
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT address, note FROM claims").fetchall()
+        return {str(ip_address(address)): json.loads(note) for address, note in rows}
 
     def await_nothing_left(self, seconds: float = 20.0) -> None:
         """Until `leftovers` finds nothing; what is done in the background may take a moment."""

@@ -14,7 +14,7 @@ import pytest
 from testcluster.api import Api
 from testcluster.control_plane import ControlPlane
 from testcluster.homeport_node import DAEMON, HomeportNode
-from tests.apiserver.node.workloads import Cluster
+from tests.apiserver.node.workloads import Cluster, remove_allocations
 from tests.shim.builds import build
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class MakeNode(Protocol):
         *,
         plane: ControlPlane | None = None,
         start: bool = True,
+        store: Path | None = None,
         settings: Mapping[str, Any] | None = None,
         server: str = "",
         environ: Mapping[str, str] | None = None,
@@ -65,9 +66,9 @@ def disks() -> Iterator[Path]:
 def make_node(
     control_plane: ControlPlane, admin: Api, namespace: str, make_machine: MakeMachine, disks: Path, shim: Path
 ) -> Iterator[MakeNode]:
-    """`make_node("node-a")`: one that runs, and shares its store of allocations with the test's other nodes.
+    """`make_node("node-a")`: one that runs.
 
-    They end, and their Node objects are removed, before the test's namespace is.
+    They end, and their Node objects and all allocations are removed, before the test's namespace is.
     """
     made: list[tuple[HomeportNode, ControlPlane]] = []
 
@@ -76,6 +77,7 @@ def make_node(
         *,
         plane: ControlPlane | None = None,
         start: bool = True,
+        store: Path | None = None,
         settings: Mapping[str, Any] | None = None,
         server: str = "",
         environ: Mapping[str, str] | None = None,
@@ -88,7 +90,7 @@ def make_node(
             where,
             disks / name,
             number=len(made) + 1,
-            store=disks / "allocations.db",
+            store=store,
             shim=shim,
             settings=settings,
             server=server,
@@ -106,6 +108,7 @@ def make_node(
         node.close()
         if where is control_plane:
             admin.delete(f"/api/v1/nodes/{node.name}")
+    remove_allocations(admin)
 
 
 @pytest.fixture

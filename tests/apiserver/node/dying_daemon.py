@@ -24,16 +24,18 @@ from homeport.daemon.journal import Journal
 from homeport.daemon.process import main
 from homeport.host.kernel import Kernel
 from homeport.kube.client import KubernetesClient
+from homeport.kube.objects import KubernetesObjects
 from homeport.runtime import node_files
 from homeport.runtime.caching import ResultCache
+from homeport.stores.claims import Claims
 from homeport.stores.disk import DiskAllocations
-from homeport.stores.sqlite import SqliteStore
 
 WISH = Path(os.environ["HOMEPORT_TEST_DEATH"])
 STEPS: Mapping[type | ModuleType, str] = {
     Kernel: "create_bridge set_bridge_port create_veth create_macvlan set_link delete_links add_address delete_address "
     "add_route delete_route add_rule delete_rule write_sysctl announce",
-    SqliteStore: "create replace delete",
+    Claims: "swap",
+    KubernetesObjects: "create patch delete",
     DiskAllocations: "reserve release",
     ResultCache: "save forget",
     node_files: "replace remove",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from testcluster.api import Api
-from testcluster.homeport_node import HomeportNode, addresses, allocations, files
+from testcluster.homeport_node import HomeportNode, addresses, files
 from testcluster.sandboxes import Sandbox
-from tests.apiserver.node.workloads import Cluster
+from tests.apiserver.node.workloads import Cluster, allocations
 
 from homeport.model.errors import CniError
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 DYING = (sys.executable, str(Path(__file__).with_name("dying_daemon.py")))
 STEPS = {
-    "ADD": "Kernel.create_veth Kernel.create_macvlan Kernel.add_address Kernel.add_rule SqliteStore.replace "
-    "DiskAllocations.reserve ResultCache.save node_files.replace os.replace KubernetesClient.write_annotations answer",
-    "DEL": "Kernel.delete_links SqliteStore.replace DiskAllocations.release ResultCache.forget node_files.remove "
-    "answer",
+    "ADD": "Kernel.create_veth Kernel.create_macvlan Kernel.add_address Kernel.add_rule Claims.swap "
+    "KubernetesObjects.patch DiskAllocations.reserve ResultCache.save node_files.replace os.replace "
+    "KubernetesClient.write_annotations answer",
+    "DEL": "Kernel.delete_links Claims.swap DiskAllocations.release ResultCache.forget node_files.remove answer",
 }
 
 
@@ -80,7 +80,7 @@ def test_e21_killed_at_every_step(verb: str, node: HomeportNode, cluster: Cluste
     died: list[str] = []
 
     def phases() -> dict[str, str]:
-        return {address: record["phase"] for address, record in allocations(disks / "allocations.db").items()}
+        return {address: status["phase"] for address, status in allocations(cluster.api).items()}
 
     for number in count(1):
         if verb == "ADD":
@@ -93,6 +93,7 @@ def test_e21_killed_at_every_step(verb: str, node: HomeportNode, cluster: Cluste
             wish.write_text(f"DEL {number}")
         delete(node, sandbox)
         node.wait(lambda: not files(node.disk.journal), 20, "the journal is empty")
+        node.wait(lambda: not node.claims(), 20, "the API server has been told of the release")
         if wish.exists():
             break
         died = wish.with_suffix(".steps").read_text().split()

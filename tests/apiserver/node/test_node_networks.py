@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from testcluster.homeport_node import addresses, allocations, ip_json, links, pings
-from tests.apiserver.node.workloads import Cluster
+from testcluster.homeport_node import addresses, ip_json, links, pings
+from tests.apiserver.node.workloads import Cluster, allocations
 
 if TYPE_CHECKING:
     from tests.apiserver.node.conftest import MakeNode
@@ -78,7 +77,7 @@ def test_a_pod_may_change_its_default_network_and_its_default_route(cluster: Clu
     node.runtime.check(node.sandbox(cluster.namespace, "web-0"))
 
 
-def test_strangers_take_what_is_free_and_give_it_back(cluster: Cluster, make_node: MakeNode, disks: Path) -> None:
+def test_strangers_take_what_is_free_and_give_it_back(cluster: Cluster, make_node: MakeNode) -> None:
     node = make_node("node-a")
     ipam = {"type": "whereabouts", "range": "10.93.96.0/20", "range_start": "10.93.97.12", "range_end": "10.93.97.13"}
     cluster.network("front", macvlan(ipam))
@@ -89,7 +88,7 @@ def test_strangers_take_what_is_free_and_give_it_back(cluster: Cluster, make_nod
     assert "10.93.97.12-10.93.97.13" in str(node.kubelet.failures[-1].error)
     cluster.delete_deployment("job")
     cluster.await_gone()
-    assert allocations(disks / "allocations.db") == {}
+    assert allocations(cluster.api) == {}
     node.await_nothing_left()
 
 

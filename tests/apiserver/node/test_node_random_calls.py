@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from testcluster.homeport_node import HomeportNode, addresses, allocations
+from testcluster.homeport_node import HomeportNode, addresses
 from testcluster.sandboxes import Sandbox
-from tests.apiserver.node.workloads import NETWORKS, Cluster
+from tests.apiserver.node.workloads import NETWORKS, OURS, Cluster, allocations
 
 from homeport.model.errors import CniError
 
@@ -91,7 +90,7 @@ def pods(cluster: Cluster, node: HomeportNode) -> list[dict[str, Any]]:
     return made
 
 
-def test_calls_in_random_order_with_random_kills(cluster: Cluster, make_node: MakeNode, disks: Path) -> None:
+def test_calls_in_random_order_with_random_kills(cluster: Cluster, make_node: MakeNode) -> None:
     node = make_node("node-a", start=False, environ={"HOMEPORT_CONNECT_SECONDS": "2"})
     node.start_daemon()
     ipam = {"type": "whereabouts", "range": "10.93.96.0/20", "range_start": "10.93.97.12"}
@@ -136,11 +135,11 @@ def test_calls_in_random_order_with_random_kills(cluster: Cluster, make_node: Ma
     assert killer.shims > 20
     node.wait(node.is_ready, 20, "the daemon answers")
 
-    rows = allocations(disks / "allocations.db")
+    there = allocations(cluster.api)
     for sandbox in held:
         node.runtime.check(sandbox)
         found = addresses(sandbox.netns)
-        holders = {rows[found[ifname][0].partition("/")[0]]["holder"]["container_id"] for ifname in ("net1", "side")}
+        holders = {there[found[ifname][0].partition("/")[0]]["holder"]["containerID"] for ifname in ("net1", "side")}
         assert holders == {sandbox.container_id}
 
     for sandbox in node.runtime.sandboxes():
@@ -148,5 +147,5 @@ def test_calls_in_random_order_with_random_kills(cluster: Cluster, make_node: Ma
     for pod in made:
         cluster.forget_pod(pod["metadata"]["name"])
     node.await_nothing_left(60)
-    assert allocations(disks / "allocations.db") == {}
+    assert cluster.api.get(f"{OURS}/ipallocations")["items"] == []
     node.stop_daemon()

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from testcluster.homeport_node import HomeportNode, addresses, allocations, links, pings
-from tests.apiserver.node.workloads import Cluster
+from testcluster import homeport_node
+from testcluster.homeport_node import HomeportNode, addresses, links, pings
+from tests.apiserver.node.workloads import Cluster, allocations
 
 if TYPE_CHECKING:
     from tests.apiserver.node.conftest import MakeNode
@@ -64,8 +65,10 @@ STATUS = """[{
 """What Multus 4.2 writes for these networks, to the byte."""
 
 
-def test_a_statefulset_keeps_its_addresses(cluster: Cluster, make_node: MakeNode, disks: Path) -> None:
-    nodes = {name: make_node(name) for name in ("node-a", "node-b")}
+@pytest.mark.parametrize("place", ["cluster", "file"])
+def test_a_statefulset_keeps_its_addresses(place: str, cluster: Cluster, make_node: MakeNode, disks: Path) -> None:
+    file = disks / "allocations.db" if place == "file" else None
+    nodes = {name: make_node(name, store=file) for name in ("node-a", "node-b")}
     log = disks / "whereabouts.log"
     cluster.network("front", *sticky(log, range="10.93.96.0/20", range_start="10.93.97.12", range_end="10.93.97.16"))
     cluster.network("storage", *sticky(log, range="10.94.0.0/24"))
@@ -75,17 +78,27 @@ def test_a_statefulset_keeps_its_addresses(cluster: Cluster, make_node: MakeNode
     def hosts() -> dict[str, HomeportNode]:
         return {name: nodes[pod["spec"]["nodeName"]] for name, pod in cluster.running().items()}
 
+    def records() -> dict[str, dict[str, Any]]:
+        return allocations(cluster.api) if file is None else homeport_node.allocations(file)
+
+    def holder(record: dict[str, Any]) -> str:
+        container: str = record["holder"]["containerID" if file is None else "container_id"]
+        return container
+
+    def phases() -> dict[str, str]:
+        return {address: record["phase"] for address, record in records().items()}
+
     def require_own_addresses() -> None:
         """In the kernel, in the store of allocations and, to the byte, in the annotation."""
-        held = allocations(disks / "allocations.db")
+        held = records()
         for name, node in hosts().items():
             found = interfaces(node, cluster, name)
             main = found.pop("eth0")[0].partition("/")[0]
             assert found == own[name]
             assert cluster.pod(name)["status"]["podIP"] == main
             for (address,) in found.values():
-                holder = held[address.partition("/")[0]]["holder"]
-                assert holder["container_id"] == node.sandbox(cluster.namespace, name).container_id
+                sandbox = node.sandbox(cluster.namespace, name)
+                assert holder(held[address.partition("/")[0]]) == sandbox.container_id
             mac = {f"{ifname}_mac": value for ifname, value in macs(node, cluster, name).items()}
             ips = {ifname: value.partition("/")[0] for ifname, (value,) in found.items()}
             gateway = main.rpartition(".")[0] + ".1"
@@ -127,7 +140,7 @@ def test_a_statefulset_keeps_its_addresses(cluster: Cluster, make_node: MakeNode
 
     cluster.scale("web", 0)  # E8: meanwhile others take what is free, and nothing else
     cluster.await_gone()
-    assert {record["phase"] for record in allocations(disks / "allocations.db").values()} == {"Retained"}
+    cluster.wait(lambda: set(phases().values()) == {"Retained"}, "all releases are told")
     cluster.deployment("other", 2, "front")
     cluster.await_running(2)
     for name, node in hosts().items():
@@ -146,6 +159,5 @@ def test_a_statefulset_keeps_its_addresses(cluster: Cluster, make_node: MakeNode
         assert node.kubelet.failures == []
         node.stop_daemon()
     kept = {cidr.partition("/")[0] for found in own.values() for (cidr,) in found.values()}
-    phases = {address: record["phase"] for address, record in allocations(disks / "allocations.db").items()}
-    assert phases == dict.fromkeys(kept, "Retained"), "strangers' addresses are free, replicas' are not yet"
+    assert phases() == dict.fromkeys(kept, "Retained"), "strangers' addresses are free, replicas' are not yet"
     assert not log.exists(), "there was no error"

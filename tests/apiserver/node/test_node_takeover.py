@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from testcluster.homeport_node import FOREIGN, HomeportNode, addresses, allocations, files, links
+from testcluster.homeport_node import FOREIGN, HomeportNode, addresses, files, links
 from testcluster.machines import delete_namespace, path_of
-from tests.apiserver.node.workloads import NETWORKS, Cluster
+from tests.apiserver.node.workloads import NETWORKS, Cluster, allocations
 
 if TYPE_CHECKING:
     from tests.apiserver.node.conftest import MakeNode
@@ -175,7 +175,7 @@ def body_of(environ: Mapping[str, str], config: Mapping[str, Any], **more: Any) 
     }
 
 
-def test_an_unmodified_multus_shim_is_served(container: Container, cluster: Cluster, disks: Path) -> None:
+def test_an_unmodified_multus_shim_is_served(container: Container, cluster: Cluster) -> None:
     node = container.node
     node.start_daemon()
     config = {**json.loads(node.disk.generated.read_text()), "type": "multus-shim"}
@@ -215,4 +215,4 @@ def test_an_unmodified_multus_shim_is_served(container: Container, cluster: Clus
     delete_namespace(container.netns)
     cluster.forget_pod("old")
     node.await_nothing_left()
-    assert allocations(disks / "allocations.db") == {}
+    assert allocations(cluster.api) == {}

@@ -12,7 +12,19 @@ from testcluster.api import MERGE, Api
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 STATUS = "k8s.v1.cni.cncf.io/network-status"
 SECONDS = 40.0
+OURS = "/apis/homeport.dev/v1alpha1"
 Json = dict[str, Any]
+
+
+def allocations(api: Api) -> dict[str, Json]:
+    """Address to `status`, as the objects of all namespaces say."""
+    return {a["spec"]["address"]: a["status"] for a in api.get(f"{OURS}/ipallocations")["items"]}
+
+
+def remove_allocations(api: Api) -> None:
+    """They outlive namespaces, and there is no controller here to tell of the end of their workloads."""
+    for kind in ("ipallocations", "ipslots"):
+        api.request("DELETE", f"{OURS}/{kind}")
 
 
 class Cluster:
