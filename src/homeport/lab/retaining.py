@@ -77,7 +77,7 @@ def _reservations(lab: Lab, pools: Mapping[str, Pool]) -> Reservations:
             continue
         annotation = workload.spec.template.annotations.get(selections.ANNOTATION, "")
         try:
-            wanted += mapping.reservations_for(as_workload_state(workload), annotation, pools)
+            wanted += mapping.reservations_for(as_workload_state(workload), annotation, pools.get)
         except CniError as error:
             lab.record(workload, "Warning", "InvalidAddressMap", str(error))
             unknown.add(workload.spec.workload)

@@ -26,7 +26,11 @@ NetnsExists = Callable[[Holder], bool | None]
 
 
 class Unknown(Exception):
-    """A fact could not be had."""
+    """A fact could not be had; `passing` when it may be had later without anybody's doing."""
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 class Answers:
@@ -79,4 +83,4 @@ class Answers:
         try:
             return question(self._cluster)
         except CniError as e:
-            raise Unknown(e.msg) from e
+            raise Unknown(e.msg, passing=e.retryable) from e

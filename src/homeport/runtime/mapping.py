@@ -5,7 +5,7 @@ docs/identity.md E15. Where the annotation is a template, each replica has netwo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -15,6 +15,9 @@ from homeport.ipam.pools import Pool
 from homeport.ipam.reservations import Reservation, reservations_of
 from homeport.multinet import requests, selections, templates
 from homeport.multinet.selections import NetworkSelection
+
+PoolAt = Callable[[str], Pool | None]
+"""The pool of the network that is defined as namespace/name; None when there is none."""
 
 _MOST_REPLICAS = 10_000  # of one workload that are looked at one by one
 
@@ -26,21 +29,21 @@ class Reservations(msgspec.Struct, frozen=True, kw_only=True):
     unknown: frozenset[Workload] = frozenset()
 
 
-def reservations_for(state: WorkloadState, annotation: str, pools: Mapping[str, Pool]) -> Iterator[Reservation]:
+def reservations_for(state: WorkloadState, annotation: str, pool_at: PoolAt) -> Iterator[Reservation]:
     """What one workload's map asks for, replicas that are not wanted yet included.
 
-    `annotation` selects its pods' networks; `pools` are by namespace/name, and a network without one gives none. Raises
-    `InvalidNetConf` or `DecodeFailure` for an annotation or a map that cannot be right.
+    `annotation` selects its pods' networks; one without a pool gives none. Raises `InvalidNetConf` or `DecodeFailure` for
+    an annotation or a map that cannot be right, and what `pool_at` raises.
     """
     namespace = state.workload.namespace
     if not templates.is_template(annotation):
-        yield from _reserved_on(selections.parse(annotation, namespace), pools, state)
+        yield from _reserved_on(selections.parse(annotation, namespace), pool_at, state)
         return
     ordinal = state.ordinals_start
     last = ordinal + min(max(state.replicas, 1), _MOST_REPLICAS) - 1
     while ordinal <= last:
         wanted = selections.parse(annotation, namespace, ordinal=ordinal)
-        for reservation in _reserved_on(wanted, pools, state):
+        for reservation in _reserved_on(wanted, pool_at, state):
             owner = reservation.slot.owner
             assert isinstance(owner, Replica)
             last = max(last, owner.ordinal)  # a replica that only the map knows
@@ -50,9 +53,9 @@ def reservations_for(state: WorkloadState, annotation: str, pools: Mapping[str, 
 
 
 def _reserved_on(
-    wanted: Iterable[NetworkSelection], pools: Mapping[str, Pool], state: WorkloadState
+    wanted: Iterable[NetworkSelection], pool_at: PoolAt, state: WorkloadState
 ) -> Iterator[Reservation]:
     for index, selection in enumerate(wanted, start=1):
-        pool = pools.get(f"{selection.namespace}/{selection.name}")
+        pool = pool_at(f"{selection.namespace}/{selection.name}")
         if pool is not None:
             yield from reservations_of(pool, state, ifname=requests.ifname_of(selection, index))

@@ -38,10 +38,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """An allocation that stays because nothing could be proven about it, and why."""
+    """An allocation that stays because nothing could be proven about it, and why; `passing` as in `Unknown`."""
 
     allocation: Allocation
     reason: str
+    passing: bool = False
 
 
 class Blocked(msgspec.Struct, frozen=True):
@@ -177,7 +178,7 @@ class Pass:
         except Conflict:
             return  # somebody else is at work on it; what is left to do, the next pass finds
         except Unknown as e:
-            self._doubts.append(Doubt(current or allocation, str(e)))
+            self._doubts.append(Doubt(current or allocation, str(e), e.passing))
 
     def withdraw(self, allocation: Allocation, is_mapped: Callable[[Allocation], bool]) -> None:
         """Releases a reservation that no map asks for any more: its network was read, or its workload is gone.
@@ -192,7 +193,7 @@ class Pass:
         except Conflict:
             return  # the slot has taken it up meanwhile
         except Unknown as e:
-            self._doubts.append(Doubt(allocation, str(e)))
+            self._doubts.append(Doubt(allocation, str(e), e.passing))
 
     def reserve(self, reservation: Reservation) -> None:
         """Makes a reservation where nothing stands yet."""

@@ -1,0 +1,1 @@
+"""The controller, one for the cluster: reconciles on proof, reserves, counts, remembers (docs/controller.md)."""

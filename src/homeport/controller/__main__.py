@@ -1,0 +1,5 @@
+"""`python -m homeport.controller`."""
+
+from homeport.controller.process import main
+
+main()

@@ -1,0 +1,213 @@
+"""The program `homeport-controller`: arguments, signals, logs, the lease, terms of leading. I/O: all of it.
+
+Ends with 0 at SIGTERM or SIGINT, 1 when it cannot start, 2 for wrong arguments. SIGKILL needs nothing: whoever leads
+next reads what is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import structlog
+
+from homeport import wiring
+from homeport.cni import netconfs, versions
+from homeport.controller import settings
+from homeport.controller.electing import Elector, LeadersObjects
+from homeport.controller.operating import Term, Tools
+from homeport.controller.reporting import Reporter
+from homeport.controller.serving import Pages
+from homeport.controller.settings import ControllerSettings
+from homeport.host.clocks import SystemClock
+from homeport.host.files import LocalFiles
+from homeport.kube import configs
+from homeport.kube.client import KubernetesClient
+from homeport.model.errors import CniError, IOFailure
+from homeport.plugins import whereabouts_conf
+
+log = structlog.get_logger("homeport.controller")
+
+EXIT_START = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SECONDS = 20.0
+_LOOK_SECONDS = 2.0  # between looks at whether we still lead
+_STUCK_SECONDS = 600.0  # without a step of a term: nothing it does takes as long
+_MODULES = ("homeport.kube.client", "homeport.kube.objects", "homeport.stores.kubernetes.store")
+
+
+class Controller:
+    """Stands for election, and works while it leads, from `start` to `stop`."""
+
+    def __init__(self, found: ControllerSettings) -> None:
+        self._settings = found
+        self._clock = SystemClock()
+        self._stopping = threading.Event()
+        self._leading = threading.Event()
+        self._term: Term | None = None
+        self._stepped_at = self._clock.monotonic()
+        self._threads: list[threading.Thread] = []
+        self._pages: Pages | None = None
+        api = configs.load(found.kubeconfig, os.environ, LocalFiles())
+        if api is None:
+            raise IOFailure("find the API server: found neither --kubeconfig nor a service account, expected one")
+        self._client = KubernetesClient(api, node="", on_trouble=_tell_trouble)
+        self._reporter = Reporter(self._client.emit)
+        self._elector = Elector(self._client.objects, self._clock, found.lease)
+        self._reporter.gauge(
+            "homeport_controller_leader", "Whether this one leads.", lambda: float(self._elector.is_leader())
+        )
+        self._reporter.gauge(
+            "homeport_controller_allocations",
+            "Allocations that the leader knows of.",
+            lambda: float(len(self._term.cache)) if self._term is not None else 0.0,
+        )
+
+    def start(self) -> None:
+        """Raises `IOFailure` when its port is taken."""
+        self._pages = self._open_pages()
+        self._client.start(watching=False)
+        self._threads = [
+            threading.Thread(target=self._elect, name="election", daemon=True),
+            threading.Thread(target=self._work, name="work", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Gives the lease back once the work has ended, so that nobody waits for it."""
+        self._stopping.set()
+        self._wake()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        self._client.close()
+        if self._pages is not None:
+            self._pages.close()
+
+    def _wake(self) -> None:
+        self._leading.set()
+        term = self._term
+        if term is not None:
+            term.agenda.wake()
+
+    def _open_pages(self) -> Pages | None:
+        if not self._settings.port:
+            return None
+        pages = Pages(
+            self._settings.address,
+            self._settings.port,
+            registry=self._reporter.registry,
+            unhealthy=self._unhealthy,
+            unready=self._unready,
+        )
+        pages.start()
+        return pages
+
+    def _elect(self) -> None:
+        """The election's thread: it must go on while a term is at work."""
+        led = False
+        while not self._stopping.is_set():
+            self._guarded("election", self._elector.step)
+            leads = self._elector.is_leader()
+            if leads != led:
+                log.info("leads from now on" if leads else "leads no longer", identity=self._settings.lease.identity)
+                self._wake()
+            led = leads
+            self._stopping.wait(self._settings.lease.retry_seconds)
+        self._threads[1].join(_STOP_SECONDS)
+        self._guarded("resigning", self._elector.resign)
+
+    def _work(self) -> None:
+        """The working thread: a term whenever this one leads."""
+        while not self._stopping.is_set():
+            self._leading.wait()
+            self._leading.clear()
+            if self._elector.is_leader():
+                self._guarded("term", self._serve_term)
+
+    def _guarded(self, work: str, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except CniError as e:
+            log.error("work failed, and is tried again", work=work, error=str(e))
+        except Exception:  # the edge of a thread: a bug must not end it without a word
+            log.exception("a bug, please report it", work=work)
+
+    def _serve_term(self) -> None:
+        tools = Tools(
+            objects=LeadersObjects(self._client.objects, self._elector.is_leader),
+            cluster=self._client,
+            clock=self._clock,
+            reporter=self._reporter,
+            fill_ipam=_fill_ipam,
+            keeping=self._settings.keeping,
+            full_pass_seconds=self._settings.full_pass_seconds,
+        )
+        self._stepped_at = self._clock.monotonic()
+        self._term = term = Term(tools)
+        try:
+            while self._elector.is_leader() and not self._stopping.is_set():
+                seconds = term.step()
+                self._stepped_at = self._clock.monotonic()
+                term.agenda.wait(min(seconds, _LOOK_SECONDS))
+        finally:
+            self._term = None
+            self._leading.set()  # a term that broke off while we lead is followed by another
+            term.close()
+
+    def _unhealthy(self) -> str:
+        waited = self._clock.monotonic() - self._stepped_at
+        if self._term is not None and waited > _STUCK_SECONDS:
+            return f"no step for {waited:.0f} s"
+        return ""
+
+    def _unready(self) -> str:
+        """One that stands by is ready: another leads."""
+        term = self._term
+        return term.unready() if term is not None else ""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The console script."""
+    found = settings.parse(argv, os.environ)
+    _configure_logs(found.log_format)
+    wiring.prepare_for_threads(*_MODULES)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # in every thread: the main one fetches them
+    try:
+        controller = Controller(found)
+        controller.start()
+    except CniError as e:
+        print(f"homeport-controller: {e}", file=sys.stderr)
+        sys.exit(EXIT_START)
+    signal.sigwait(_SIGNALS)
+    controller.stop()
+    sys.exit(0)
+
+
+def _fill_ipam(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the flat file's defaults where this pod has the nodes' file."""
+    conf = netconfs.parse({**plugin, "name": "controller", "cniVersion": versions.CURRENT})
+    return whereabouts_conf.merged_ipam(conf, LocalFiles())
+
+
+def _tell_trouble(error: CniError) -> None:
+    log.warning("trouble with the API server", error=str(error))
+
+
+def _configure_logs(log_format: str) -> None:
+    renderer: Any = structlog.processors.JSONRenderer()
+    if log_format == "text":
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
