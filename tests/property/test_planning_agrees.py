@@ -30,6 +30,7 @@ RANGES: list[Mapping[str, Any]] = [
     {**V4, "exclude": ["10.0.0.2", "10.0.0.8/30"], "gateway": "10.0.0.1"},
     {**V4, "ipRanges": [{"range": "fd00::/123", "exclude": ["fd00::1/128"]}]},
     {**V4, "ipRanges": [{"range": "10.0.1.0/29"}, {"range": "10.0.0.0/28", "range_start": "10.0.0.8"}]},
+    {**V4, "ipRanges": [V4]},
     {"ipRanges": [{"range": "fd00::/124"}, {"range": "10.0.0.4-10.0.0.7/28"}], "network_name": "blue"},
 ]
 MAPPED = ["10.0.0.5", "10.0.0.6", "10.0.0.4", "10.0.0.7"]
