@@ -120,11 +120,18 @@ def test_an_api_server_that_refuses(cluster: Cluster, proxy: Proxy, make_node: M
     assert [refused for refused in proxy.refused if refused.endswith(" 410")]
 
     # 429, with the time to wait: every question is asked again
-    many = iter([429] * 4)
-    proxy.refuse = lambda method, _path: next(many, 0) if method in ("GET", "PATCH") else 0
+    asked: set[tuple[str, str]] = set()
+
+    def many_at_first(method: str, path: str) -> int:
+        is_first = method in ("GET", "PATCH") and "watch=" not in path and (method, path) not in asked
+        asked.add((method, path))
+        return 429 if is_first else 0
+
+    proxy.refuse = many_at_first
     before = len(node.kubelet.failures)
     assert restart_sandbox(node, cluster, "web-0")["net1"] == ["10.93.97.12/20"]
     assert len(node.kubelet.failures) == before
+    assert [refused for refused in proxy.refused if refused.endswith(" 429")]
     proxy.refuse = lambda _method, _path: 0
 
     # 500 to everything: as if it were away
