@@ -135,7 +135,7 @@ class _Planner:
         # The slots of each map: of one interface of a workload on a network.
         self._entries: dict[tuple[Workload, str, str], set[Slot]] = {}
         self._surges: dict[rooms.Key, int] = {}
-        self._exhausted: set[rooms.Key] = set()
+        self._exhausted: set[rooms.Key] = set()  # a clash has said it
         self._lines: list[Line] = []
         self._crowds: list[CrowdLine] = []
         self._clashes: dict[str, None] = dict.fromkeys(clashes)
@@ -297,11 +297,13 @@ class _Planner:
         asked = [*(d.asks for d in demands), *(c.asks for c in crowds)]
         pools = {id(ask.pool): ask.pool for asks in asked for ask in asks if ask.pool is not None}
         found = rooms.rooms_of(pools.values(), self._now, self._board.present.keys(), self._surges)
-        for room in found.values():
-            if room.left < 0:
-                self._clash(
-                    f"an update needs {room.surge} addresses more in {room.span}, {room.left + room.surge} left"
-                )
+        for key, room in found.items():
+            if room.left < 0 and key not in self._exhausted:
+                left = room.left + room.surge
+                self._notes[
+                    f"replacing pods at once takes up to {room.surge} more of {room.span}, which has {left} left: "
+                    "it then goes by fewer at a time, or waits"
+                ] = None
         return Plan(
             lines=tuple(self._lines),
             crowds=tuple(self._crowds),
