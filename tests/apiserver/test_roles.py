@@ -50,7 +50,7 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         ("homeport.dev", "ipallocations"): "get list watch create patch delete",
         ("homeport.dev", "ipslots"): "get list watch create patch delete",
         ("homeport.dev", "ipranges"): "get list watch create patch delete",
-        ("homeport.dev", "ipledgers"): "get list watch create delete",
+        ("homeport.dev", "ipledgers"): "get list watch create patch delete",
     },
     "viewer": {
         ("", "pods"): "get list",

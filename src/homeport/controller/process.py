@@ -6,15 +6,18 @@ next reads what is.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
 
+import homeport
 from homeport import wiring
 from homeport.cni import netconfs, versions
 from homeport.controller import settings
@@ -54,7 +57,7 @@ class Controller:
         self._pages: Pages | None = None
         api = configs.load(found.kubeconfig, os.environ, LocalFiles())
         if api is None:
-            raise IOFailure("find the API server: found neither --kubeconfig nor a service account, expected one")
+            raise IOFailure('find the API server: found neither key "kubeconfig" nor a service account, expected one')
         self._client = KubernetesClient(api, node="", on_trouble=_tell_trouble)
         self._reporter = Reporter(self._client.emit)
         self._elector = Elector(self._client.objects, self._clock, found.lease)
@@ -95,11 +98,11 @@ class Controller:
             term.agenda.wake()
 
     def _open_pages(self) -> Pages | None:
-        if not self._settings.port:
+        if self._settings.metrics_port is None:
             return None
         pages = Pages(
-            self._settings.address,
-            self._settings.port,
+            self._settings.metrics_address,
+            self._settings.metrics_port,
             registry=self._reporter.registry,
             unhealthy=self._unhealthy,
             unready=self._unready,
@@ -173,11 +176,12 @@ class Controller:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
-    found = settings.parse(argv, os.environ)
-    _configure_logs(found.log_format)
+    arguments = _arguments(argv)
     wiring.prepare_for_threads(*_MODULES)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # in every thread: the main one fetches them
     try:
+        found = settings.load(arguments.config, os.environ)
+        _configure_logs(found.log_format)
         controller = Controller(found)
         controller.start()
     except CniError as e:
@@ -186,6 +190,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     signal.sigwait(_SIGNALS)
     controller.stop()
     sys.exit(0)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="homeport-controller",
+        description="The cluster's controller: settles on proof, reserves what maps keep, counts, remembers.",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"JSON, by default {settings.CONFIG_FILE} if it is there"
+    )
+    parser.add_argument("--version", action="version", version=f"homeport-controller {homeport.__version__}")
+    return parser.parse_args(argv)
 
 
 def _fill_ipam(plugin: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,80 +1,99 @@
-"""What the controller is told: arguments, with the environment behind them. No I/O but reading the namespace's file."""
+"""What the controller is told: its configuration file, with the environment behind it. I/O: reads both.
+
+The file is JSON; all keys are optional. A key that is not known is an error: all of them are ours.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-import homeport
+from homeport.cni import documents
 from homeport.controller.electing import LeaseSettings
 from homeport.controller.ledgering import Keeping
 from homeport.controller.operating import FULL_PASS_SECONDS
+from homeport.model.errors import InvalidNetConf, IOFailure
 
-NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+CONFIG_FILE = Path("/etc/homeport/controller.json")
 DEFAULT_NAMESPACE = "kube-system"
-DEFAULT_ADDRESS = "0.0.0.0"  # noqa: S104 -- a pod's own network; the pages tell figures and take nothing
-DEFAULT_PORT = 9754
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+_Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_Seconds = Annotated[float, msgspec.Meta(ge=1, le=86400)]
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class _Wire(msgspec.Struct, rename="camel"):
+    """The keys, as they are written."""
+
+    kubeconfig: str = ""
+    namespace: str = ""
+    lease_name: _Name = "homeport-controller"
+    lease_seconds: _Seconds = 15.0
+    identity: str = ""
+    metrics_address: str = "0.0.0.0"  # noqa: S104 -- a pod's own network; the pages tell figures and take nothing
+    metrics_port: _Port | None = None
+    full_pass_seconds: _Seconds = FULL_PASS_SECONDS
+    ledger_days: _Count = 30
+    ledger_entries: _Count = 1_000_000
+    log_format: Literal["text", "json"] = "text"
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`kubeconfig` None is the service account of this pod. `port` 0 serves nothing."""
+    """`kubeconfig` None is the service account of this pod; `metrics_port` None serves nothing."""
 
     lease: LeaseSettings
     kubeconfig: str | None = None
-    address: str = DEFAULT_ADDRESS
-    port: int = DEFAULT_PORT
+    metrics_address: str
+    metrics_port: int | None = None
     full_pass_seconds: float = FULL_PASS_SECONDS
     keeping: Keeping = Keeping()
-    log_format: str = "text"
+    log_format: Literal["text", "json"] = "text"
 
 
-def parse(argv: Sequence[str] | None, environ: Mapping[str, str]) -> ControllerSettings:
-    """Ends the process with status 2 for arguments that cannot be right, as argparse does."""
-    given = _parser().parse_args(argv)
+def load(path: Path | None, environ: Mapping[str, str]) -> ControllerSettings:
+    """From the file at `path`, or at CONFIG_FILE, which may be missing; raises `CniError` for what cannot be right."""
+    try:
+        text = (path or CONFIG_FILE).read_bytes()
+    except FileNotFoundError as e:
+        if path is not None:
+            raise IOFailure(f"read configuration {path}: {os.strerror(e.errno or 0)}") from e
+        text = b"{}"
+    except OSError as e:
+        raise IOFailure(f"read configuration {path or CONFIG_FILE}: {os.strerror(e.errno or 0)}") from e
+    raw = documents.decode_object(text, f"configuration {path or CONFIG_FILE}")
+    return parse(raw, pod=environ.get("POD_NAME", ""), namespace=environ.get("POD_NAMESPACE") or _own_namespace())
+
+
+def parse(raw: Mapping[str, Any], *, pod: str, namespace: str) -> ControllerSettings:
+    """The file's object. `pod` and `namespace` are where this process runs, "" for outside of a cluster."""
+    known = [field.encode_name for field in msgspec.structs.fields(_Wire)]
+    for key in raw:
+        if key not in known:
+            raise InvalidNetConf(f"key {documents.shown(key)}: unknown, expected one of {', '.join(known)}")
+    wire = documents.convert(raw, _Wire)
     return ControllerSettings(
         lease=LeaseSettings(
-            namespace=given.namespace or environ.get("POD_NAMESPACE") or _own_namespace(),
-            identity=_identity(given.identity or environ.get("POD_NAME") or os.uname().nodename),
-            name=given.lease_name,
-            duration_seconds=given.lease_seconds,
-            renew_seconds=given.lease_seconds * 2 / 3,
-            retry_seconds=given.lease_seconds * 2 / 15,
+            namespace=wire.namespace or namespace or DEFAULT_NAMESPACE,
+            identity=_identity(wire.identity or pod or os.uname().nodename),
+            name=wire.lease_name,
+            duration_seconds=wire.lease_seconds,
+            renew_seconds=wire.lease_seconds * 2 / 3,
+            retry_seconds=wire.lease_seconds * 2 / 15,
         ),
-        kubeconfig=given.kubeconfig or None,
-        address=given.address,
-        port=given.port,
-        full_pass_seconds=given.full_pass_seconds,
-        keeping=Keeping(days=given.ledger_days, entries=given.ledger_entries),
-        log_format=given.log_format,
+        kubeconfig=wire.kubeconfig or None,
+        metrics_address=wire.metrics_address,
+        metrics_port=wire.metrics_port,
+        full_pass_seconds=wire.full_pass_seconds,
+        keeping=Keeping(days=wire.ledger_days, entries=wire.ledger_entries),
+        log_format=wire.log_format,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="homeport-controller",
-        description="The cluster's controller: reconciles allocations on proof, reserves what maps keep, counts.",
-    )
-    add = parser.add_argument
-    add("--kubeconfig", default="", metavar="FILE", help="by default the service account of this pod")
-    add("--namespace", default="", help="of the lease; by default POD_NAMESPACE, this pod's own, or kube-system")
-    add("--lease-name", default="homeport-controller", metavar="NAME")
-    add("--lease-seconds", type=_seconds, default=15.0, metavar="N", help="until another takes over (default 15)")
-    add("--identity", default="", metavar="NAME", help="in the lease; by default POD_NAME or the host's name")
-    add("--address", default=DEFAULT_ADDRESS, help=f"to serve on (default {DEFAULT_ADDRESS})")
-    add("--port", type=_port, default=DEFAULT_PORT, metavar="N", help=f"default {DEFAULT_PORT}; 0 serves nothing")
-    add(
-        "--full-pass-seconds", type=_seconds, default=FULL_PASS_SECONDS, metavar="N", help="between looks at everything"
-    )
-    add("--ledger-days", type=_count, default=30, metavar="N", help="that the ledger is kept (default 30)")
-    add("--ledger-entries", type=_count, default=1_000_000, metavar="N", help="that are kept at most (default 1000000)")
-    add("--log-format", choices=("text", "json"), default="text")
-    add("--version", action="version", version=f"homeport-controller {homeport.__version__}")
-    return parser
 
 
 def _identity(name: str) -> str:
@@ -84,27 +103,6 @@ def _identity(name: str) -> str:
 
 def _own_namespace() -> str:
     try:
-        return NAMESPACE_FILE.read_text(encoding="ascii").strip() or DEFAULT_NAMESPACE
+        return _NAMESPACE_FILE.read_text(encoding="ascii").strip()
     except OSError:
-        return DEFAULT_NAMESPACE
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 1 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"found {text}, expected seconds from 1 to 86400")
-    return seconds
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 1 at least")
-    return count
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"found {text}, expected 0 to 65535")
-    return port
+        return ""

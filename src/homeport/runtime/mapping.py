@@ -32,8 +32,8 @@ class Reservations(msgspec.Struct, frozen=True, kw_only=True):
 def reservations_for(state: WorkloadState, annotation: str, pool_at: PoolAt) -> Iterator[Reservation]:
     """What one workload's map asks for, replicas that are not wanted yet included.
 
-    `annotation` selects its pods' networks; one without a pool gives none. Raises `InvalidNetConf` or `DecodeFailure` for
-    an annotation or a map that cannot be right, and what `pool_at` raises.
+    `annotation` selects its pods' networks; one without a pool gives none. Raises `InvalidNetConf` or
+    `DecodeFailure` for an annotation or a map that cannot be right, and what `pool_at` raises.
     """
     namespace = state.workload.namespace
     if not templates.is_template(annotation):
