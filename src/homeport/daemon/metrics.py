@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from homeport.daemon.calls import META_PLUGIN, Call, Outcome
 from homeport.daemon.delivering import Delivery
+from homeport.daemon.holding import REPAIRS, Holding, Repair
 from homeport.daemon.workers import Workers
 from homeport.kube.requests import Request
 from homeport.model.errors import CniError
@@ -73,6 +74,24 @@ class Metrics:
             ("verb", "resource", "code"),
             registry=self.registry,
         )
+        self._repairs = Counter(
+            "homeport_allocation_repairs",
+            "Allocations of this node that were put right where the API server said otherwise, by what was done.",
+            ("what",),
+            registry=self.registry,
+        )
+        for repair in REPAIRS:
+            self._repairs.labels(repair)
+        self._conflicts = Gauge(
+            "homeport_address_conflicts",
+            "Addresses of running interfaces that are somebody else's in the cluster: both may be using them.",
+            registry=self.registry,
+        )
+        self._undecodable = Gauge(
+            "homeport_allocations_unreadable",
+            "Allocations of this node in the cluster that cannot be read, and stay as they are.",
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     def watch(self, workers: Workers, delivery: Delivery) -> None:
@@ -85,6 +104,15 @@ class Metrics:
         """Whose claims the gauges show."""
         self._claims.set_function(lambda: sum(claim.is_held for claim in store.claims.all()))
         self._untold.set_function(store.pending)
+
+    def watch_holding(self, holding: Holding) -> None:
+        """Whose findings the gauges show."""
+        self._conflicts.set_function(lambda: holding.conflicts)
+        self._undecodable.set_function(lambda: holding.seen.unreadable)
+
+    def count_repair(self, repair: Repair) -> None:
+        """What the API server said of an address was put right."""
+        self._repairs.labels(repair).inc()
 
     def count_attach(self, attach: Attach) -> None:
         """An interface got its addresses."""

@@ -16,6 +16,7 @@ from homeport.daemon.answering import Answerer
 from homeport.daemon.delivering import Delivery
 from homeport.daemon.exchanges import OpeningExchange
 from homeport.daemon.journal import Journal
+from homeport.daemon.keeping import address_work
 from homeport.daemon.metrics import Metrics
 from homeport.daemon.placing import Socket
 from homeport.daemon.repeating import Repeating
@@ -34,7 +35,6 @@ _LOCK_PAUSE_SECONDS = 0.02
 _SPARE_CONNECTIONS = 256
 _STATUS_SECONDS = 5.0
 _RECORDS_SECONDS = 60.0
-_CLAIMS_SECONDS = 1.0
 _JOIN_SECONDS = 3.0  # for a question to the API server that is under way when the daemon ends
 
 
@@ -137,16 +137,12 @@ class Daemon:
         if found.metrics_port is not None:
             metrics.serve(found.metrics_address, found.metrics_port)
         self._signals.on_wish = server.wake
-        background = [
+        background = (
             Repeating("journal", delivery.go_through, seconds=delivering.POLL_SECONDS),
             Repeating("network statuses", node.meta.deliver_pending, seconds=_STATUS_SECONDS),
             Repeating("records of pods", node.meta.forget_gone_pods, seconds=_RECORDS_SECONDS),
-        ]
-        if node.allocations is not None:
-            claims = Repeating("claims", node.allocations.deliver, seconds=_CLAIMS_SECONDS)
-            node.allocations.wake = claims.wake
-            metrics.watch_claims(node.allocations)
-            background.append(claims)
+            *address_work(node, metrics),
+        )
         for work in background:
             work.start()
         if self._generation is not None:

@@ -18,11 +18,11 @@ log = structlog.get_logger("homeport.daemon")
 class Seen:
     """The allocations that this node holds, or held last. What it says was true a while ago, and proves nothing.
 
-    Written by the watch's thread, read by any. `on_news` hears of each that has changed or gone, from that thread, and
-    must not wait.
+    Written by the watch's thread, read by any. `on_news` hears of each that has changed, or with None has gone, from
+    that thread, and must not wait.
     """
 
-    def __init__(self, objects: Objects, node: str, *, on_news: Callable[[Allocation | None, Place | None], None]) -> None:
+    def __init__(self, objects: Objects, node: str, *, on_news: Callable[[Place, Allocation | None], None]) -> None:
         self._objects = objects
         self._node = node
         self._on_news = on_news
@@ -57,3 +57,22 @@ class Seen:
     def unreadable(self) -> int:
         """How many of this node's allocations cannot be read, as somebody has written nonsense into them."""
         return len(self._unreadable)
+
+    def _changed(self, stored: ApiObject) -> None:
+        try:
+            found = wire.decode(stored)
+        except DecodeFailure as e:
+            self._known.pop(stored.name, None)
+            if stored.name not in self._unreadable:
+                self._unreadable.add(stored.name)
+                log.error("an allocation cannot be read, and stays as it is", name=stored.name, error=str(e))
+            return
+        self._unreadable.discard(stored.name)
+        self._known[stored.name] = found
+        self._on_news((found.scope, found.address), found)
+
+    def _gone(self, stored: ApiObject) -> None:
+        self._unreadable.discard(stored.name)
+        former = self._known.pop(stored.name, None)
+        if former is not None:
+            self._on_news((former.scope, former.address), None)

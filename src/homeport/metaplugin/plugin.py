@@ -161,6 +161,10 @@ class MetaPlugin:
         record = self._records.recall(ref)
         return record.pod if record is not None else None
 
+    def results(self) -> ResultCache:
+        """Of every attachment, unless a request's own configuration has put its result elsewhere."""
+        return ResultCache(settings_of.cni_dir(self._daemon_config))
+
     def close(self) -> None:
         """Lets every ADD that waits for readiness fail at once."""
         self._stopping.set()

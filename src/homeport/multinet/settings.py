@@ -148,6 +148,11 @@ def parse(raw: Mapping[str, Any]) -> Settings:
     )
 
 
+def cni_dir(daemon: Mapping[str, Any]) -> str:
+    """Where the daemon's configuration file, which may name no network, has the files of attachments."""
+    return netconfs.decode_keys({"cniDir": _spelled(daemon).get("cniDir")}, _Wire).cni_dir or CNI_DIR
+
+
 def overlaid(request: Mapping[str, Any], daemon: Mapping[str, Any]) -> Mapping[str, Any]:
     """The request with every key of the daemon's configuration file in place of its own.
 

@@ -1,0 +1,255 @@
+"""Keeping what this node's interfaces hold and what the API server says of it the same. I/O: through what it is given.
+
+docs/identity.md R12, E26; docs/protocol.md P3, P14, P15, P20. A watch may suspect, only a live answer proves. What an
+interface that is up holds is never freed here: a store that says otherwise is put right, or the conflict is reported.
+What is let go, is so on the proof of R8: its pod is gone, and so is its network namespace, which this node alone sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Literal, get_args
+
+import msgspec
+import structlog
+
+from homeport.cni import versions
+from homeport.daemon.seeing import Seen
+from homeport.ipam.allocations import Allocation, released
+from homeport.ipam.holdings import Agreed, Contested, Restore, decide_held
+from homeport.ipam.identities import ContainerOwner, Holder, PodOwner, Replica
+from homeport.ipam.moving import HolderFacts
+from homeport.ipam.retention import LetGo, decide_bound
+from homeport.model.addresses import IPAddress
+from homeport.model.errors import CniError
+from homeport.model.names import PodRef
+from homeport.ports import AlreadyExists, Cluster, Conflict, Event, Objects, Place
+from homeport.runtime.caching import ResultCache
+from homeport.stores.claims import HeldClaim, State
+from homeport.stores.nodes import NodeStore
+
+log = structlog.get_logger("homeport.daemon")
+
+ROUND_SECONDS = 10.0
+_SETTLED = timedelta(seconds=5)  # a claim's age from which the watch is expected to have told of it
+
+Repair = Literal["restored", "adopted", "released", "quarantined", "returned"]
+REPAIRS: tuple[Repair, ...] = get_args(Repair)
+
+
+def recorded_addresses(results: ResultCache, netns_exists: Callable[[str], bool]) -> frozenset[IPAddress]:
+    """What the namespaces of this node have, by the results of ADD that are kept.
+
+    Raises `CniError` when one cannot be read, since that one may be of any address.
+    """
+    found, unreadable = results.all()
+    if unreadable:
+        raise unreadable[0]
+    kept = [entry for entry in found if entry.netns_path and netns_exists(entry.netns_path)]
+    return frozenset(ip.address.ip for entry in kept for ip in entry.decoded_result(versions.CURRENT).ips)
+
+
+class Holding:
+    """The node `node`'s. `go_through` is to be called about every ROUND_SECONDS, by one thread, and when `wake` is.
+
+    `netns_exists` raises `CniError` when it cannot tell; `recorded` is `recorded_addresses` of this node. `count` hears
+    of what was put right; `conflicts` is how many addresses of running interfaces are somebody else's in the store.
+    """
+
+    def __init__(
+        self,
+        store: NodeStore,
+        objects: Objects,
+        cluster: Cluster,
+        *,
+        node: str,
+        netns_exists: Callable[[str], bool],
+        recorded: Callable[[], Collection[IPAddress]],
+        emit: Callable[[Event], None],
+        now: Callable[[], datetime],
+        count: Callable[[Repair], None] = lambda _repair: None,
+    ) -> None:
+        self.seen = Seen(objects, node, on_news=self._heard)
+        self.wake: Callable[[], None] = lambda: None
+        self._store, self._claims, self._remote = store, store.claims, store.remote
+        self._cluster, self._node = cluster, node
+        self._netns_exists, self._recorded = netns_exists, recorded
+        self._emit, self._now, self._count = emit, now, count
+        self._contested: dict[Place, Allocation] = {}
+        self._troubles: dict[Place, str] = {}  # told already, each as long as it lasts
+
+    @property
+    def conflicts(self) -> int:
+        return len(self._contested)
+
+    def start(self) -> None:
+        self.seen.start()
+
+    def stop(self) -> None:
+        self.seen.stop()
+
+    def go_through(self) -> None:
+        """Looks at every claim, and at everything the store says this node holds. One that cannot be judged now does
+        not keep the others waiting.
+        """
+        if not self.seen.is_listed():
+            return
+        claims = {claim.place: claim for claim in self._claims.all()}
+        for place in [place for place in self._contested if place not in claims]:
+            del self._contested[place]
+        for claim in claims.values():
+            if claim.is_held:
+                self._attempt(claim.place, partial(self._keep, claim))
+        for seen in self.seen.all():
+            place = (seen.scope, seen.address)
+            if seen.holder is not None and seen.holder.node == self._node and place not in claims:
+                self._attempt(place, partial(self._account_for, seen, seen.holder))
+
+    def _heard(self, place: Place, seen: Allocation | None) -> None:
+        claim = self._claims.find(*place)
+        if claim is not None and claim.state is State.BOUND and (seen is None or not claim.is_of(seen)):
+            self.wake()
+
+    def _attempt(self, place: Place, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (Conflict, AlreadyExists):
+            return  # somebody is at work on it: the next round sees what came of that
+        except CniError as e:
+            if self._troubles.get(place) != str(e):
+                self._troubles[place] = str(e)
+                log.warning("cannot compare an address with the API server", address=str(place[1]), error=str(e))
+            return
+        self._troubles.pop(place, None)
+
+    # --- what we have a claim of ---
+
+    def _keep(self, claim: HeldClaim) -> None:
+        holder = claim.allocation.holder
+        if holder is None or not holder.netns_path or timedelta() <= self._now() - claim.at < _SETTLED:
+            return
+        if not self._netns_exists(holder.netns_path):
+            self._let_go_claim(claim, holder)
+            return
+        if claim.state is not State.BOUND or claim.undelivered:
+            return  # on its way
+        seen = self.seen.get(claim.place)
+        if seen is not None and claim.is_of(seen) and seen.version == claim.allocation.version:
+            self._contested.pop(claim.place, None)
+            return
+        match decide_held(claim.allocation, self._remote.get(*claim.place)):
+            case Agreed(present):
+                self._contested.pop(claim.place, None)
+                self._claims.swap(claim, msgspec.structs.replace(claim, allocation=present))
+            case Restore(over, why):
+                self._restore(claim, over, why)
+            case Contested(by):
+                self._report_conflict(claim, by)
+
+    def _restore(self, claim: HeldClaim, over: int, why: str) -> None:
+        mine = msgspec.structs.replace(claim.allocation, version=over)
+        cause = f"restored: {why} while its interface is up"
+        made = self._remote.replace(mine, cause=cause) if over else self._remote.create(mine, cause=cause)
+        self._claims.swap(claim, msgspec.structs.replace(claim, allocation=made))
+        self._contested.pop(claim.place, None)
+        self._repaired("restored", claim.allocation, why)
+        self._tell(
+            claim.allocation,
+            "AllocationRestored",
+            f"the allocation of {mine.address} {why} while {mine.slot.ifname} on {mine.slot.network} has it:"
+            " made again as it was",
+        )
+
+    def _report_conflict(self, claim: HeldClaim, by: Allocation) -> None:
+        """Once for each other holder. Nothing is freed: both may be in use (E26)."""
+        known = self._contested.get(claim.place)
+        self._contested[claim.place] = by
+        if known is not None and (known.slot, known.holder) == (by.slot, by.holder):
+            return
+        where = f" on node {by.holder.node}" if by.holder is not None else ""
+        mine = claim.allocation
+        log.error("two holders of one address", address=str(mine.address), here=str(mine.slot), other=str(by.slot))
+        self._tell(
+            mine,
+            "AddressConflict",
+            f"{mine.address} of {mine.slot.ifname} on {mine.slot.network} is {by.phase.value} in the cluster for"
+            f" {by.slot.owner}{where}: both may be using it; nothing was released",
+        )
+
+    def _let_go_claim(self, claim: HeldClaim, holder: Holder) -> None:
+        """A namespace that is gone took its interface along. Should a DEL come yet, it finds nothing to do (R7)."""
+        cause = self._proof(claim.allocation, holder)
+        if cause is None:
+            return
+        left = released(claim.allocation, at=self._now())
+        if left is None:
+            self._store.delete(claim.allocation, cause=cause)
+        else:
+            self._store.replace(left, cause=cause)
+        self._repaired("released", claim.allocation, cause)
+
+    # --- what the store says we have, and we know nothing of ---
+
+    def _account_for(self, seen: Allocation, holder: Holder) -> None:
+        if not holder.netns_path:
+            return
+        if self._netns_exists(holder.netns_path):
+            found = HeldClaim(allocation=seen, state=State.BOUND, cause="found in the cluster", at=self._now())
+            if self._claims.swap(None, found):
+                self._repaired("adopted", seen, "no record of it on this node")
+            return
+        cause = self._proof(seen, holder)
+        if cause is None:
+            return
+        present = self._remote.get(seen.scope, seen.address)
+        if present is None or present.slot != seen.slot or not present.is_held_by(holder.container_id, holder.ifname):
+            return
+        left = released(present, at=self._now())
+        if left is None:
+            self._remote.delete(present, cause=cause)
+        else:
+            self._remote.replace(left, cause=cause)
+        self._repaired("released", present, cause)
+
+    # --- facts ---
+
+    def _proof(self, allocation: Allocation, holder: Holder) -> str | None:
+        """Why a holder whose namespace is gone is proven gone; None while it is not, or another namespace of this node
+        has its address by what ADD has left here.
+        """
+        owner = allocation.slot.owner
+        facts = HolderFacts(netns_exists=False)
+        if not isinstance(owner, ContainerOwner):
+            if not holder.pod_uid:
+                return None
+            pod = self._cluster.pod_now(_pod_of(owner))
+            gone = pod is None or pod.uid != holder.pod_uid
+            facts = HolderFacts(netns_exists=False, pod_gone=gone, pod_finished=pod is not None and pod.finished)
+        outcome = decide_bound(allocation, facts)
+        if not isinstance(outcome, LetGo) or allocation.address in self._recorded():
+            return None
+        return outcome.cause
+
+    # --- telling ---
+
+    def _repaired(self, what: Repair, allocation: Allocation, why: str) -> None:
+        self._count(what)
+        log.warning(
+            "repaired an allocation",
+            what=what,
+            address=str(allocation.address),
+            owner=str(allocation.slot.owner),
+            reason=why,
+        )
+
+    def _tell(self, allocation: Allocation, reason: str, message: str) -> None:
+        owner, holder = allocation.slot.owner, allocation.holder
+        if isinstance(owner, ContainerOwner) or holder is None:
+            return
+        self._emit(Event(pod=_pod_of(owner), pod_uid=holder.pod_uid, reason=reason, message=message, warning=True))
+
+
+def _pod_of(owner: Replica | PodOwner) -> PodRef:
+    return owner.pod if isinstance(owner, Replica) else PodRef(owner.namespace, owner.name)

@@ -1,0 +1,537 @@
+"""A node's reconciliation: what its interfaces hold against what the API server says, in memory (E26, P3, P14, P20)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.stand_ins import START, Neighbourhood, StandingClock, World
+from tests.stand_ins_objects import MemoryObjects, MemoryServer
+
+from homeport.daemon.holding import Holding, Repair, recorded_addresses
+from homeport.daemon.squatting import PROBE_SECONDS, Squatters
+from homeport.ipam.allocations import Allocation, Phase, Retention
+from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
+from homeport.ipam.objects import Pod
+from homeport.model.addresses import IPAddress, parse_mac
+from homeport.model.errors import CniError, DecodeFailure, KernelRefused
+from homeport.model.names import AttachmentKey, PodRef
+from homeport.ports import Event
+from homeport.runtime.caching import CachedAttachment, ResultCache
+from homeport.stores.claims import Claims, State
+from homeport.stores.kubernetes.resources import IPALLOCATIONS
+from homeport.stores.kubernetes.store import KubernetesStore
+from homeport.stores.nodes import NodeStore
+
+A1, A2 = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
+WEB = Workload("ns", "StatefulSet", "web")
+MAC = parse_mac("02:00:00:00:00:99")
+
+
+class Machine:
+    """The node `n1`, and beside it an operator and another node. Time passes by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server, self.clock, self.world, self.probe = MemoryServer(), StandingClock(), World(), Neighbourhood()
+        self.objects, self.operator = MemoryObjects(self.server, threaded=False), MemoryObjects(self.server)
+        self.elsewhere = KubernetesStore(self.operator, now=self.clock.now, monotonic=self.clock.monotonic)
+        self.remote = KubernetesStore(self.objects, now=self.clock.now, monotonic=self.clock.monotonic)
+        self.claims = Claims(folder / "claims.db")
+        self.results = ResultCache(folder / "cni")
+        self.store = NodeStore(self.remote, self.claims, node="n1", now=self.clock.now, monotonic=self.clock.monotonic)
+        self.namespaces: set[str] = set()
+        self.events: list[Event] = []
+        self.repairs: list[Repair] = []
+        self.woken = 0
+        self.holding = Holding(
+            self.store,
+            self.objects,
+            self.world,
+            node="n1",
+            netns_exists=self.namespaces.__contains__,
+            recorded=lambda: recorded_addresses(self.results, self.namespaces.__contains__),
+            emit=self.events.append,
+            now=self.clock.now,
+            count=self.repairs.append,
+        )
+        self.holding.wake = self._wake
+        self.links: dict[str, str] = {"net": "eth1"}
+        self.squatters = Squatters(
+            self.remote,
+            self.holding.seen,
+            self.probe,
+            node="n1",
+            link_of=self.links.get,
+            emit=self.events.append,
+            now=self.clock.now,
+            monotonic=self.clock.monotonic,
+            count=self.repairs.append,
+        )
+        self.world.scale("web", 3)
+        self.holding.start()
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def attach(self, pod: Pod, container: str, address: IPAddress = A1, *, owner: Owner | None = None) -> Allocation:
+        """As an ADD of this node leaves it, some time ago."""
+        return self._attached(allocation_of(owner or owner_of(pod), address, holder_of(pod, container, "n1")))
+
+    def _attached(self, wanted: Allocation) -> Allocation:
+        assert wanted.holder is not None
+        self.namespaces.add(wanted.holder.netns_path)
+        made = self.store.create(wanted, cause="allocated")
+        self.clock.advance(seconds=6)
+        self.look()
+        return made
+
+    def look(self) -> None:
+        """A round, after the watch has told all there is."""
+        self.objects.deliver()
+        self.holding.go_through()
+
+    def stored(self, address: IPAddress = A1) -> Allocation | None:
+        return self.elsewhere.get("", address)
+
+    def told(self) -> list[tuple[str, str]]:
+        """Reasons of the events since the last call, and whose they are."""
+        events = [(e.reason, str(e.pod)) for e in self.events]
+        self.events.clear()
+        return events
+
+    def probe_for(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.objects.deliver()
+            self.squatters.step()
+            self.clock.advance(seconds=1)
+
+    def close(self) -> None:
+        self.holding.stop()
+        self.claims.close()
+        for client in (self.objects, self.operator):
+            client.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.close()
+
+
+def owner_of(pod: Pod) -> Owner:
+    if pod.owner is None:
+        return PodOwner(pod.ref.namespace, pod.ref.name, pod.uid)
+    return Replica(WEB, int(pod.ref.name.rpartition("-")[2]))
+
+
+def holder_of(pod: Pod, container: str, node: str) -> Holder:
+    return Holder(container_id=container, ifname="net1", netns_path=f"/ns/{container}", node=node, pod_uid=pod.uid)
+
+
+def allocation_of(owner: Owner, address: IPAddress, holder: Holder | None, **changes: Any) -> Allocation:
+    whole = Allocation(
+        scope="",
+        address=address,
+        slot=Slot(owner, "net", "net1"),
+        phase=Phase.BOUND if holder is not None else Phase.RETAINED,
+        holder=holder,
+        since=START,
+        workload_uid="w-uid",
+    )
+    return msgspec.structs.replace(whole, **changes)
+
+
+def held_by(allocation: Allocation | None) -> str | None:
+    return allocation.holder.container_id if allocation is not None and allocation.holder is not None else None
+
+
+# --- what an interface that is up holds --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["replica", "pod"])
+def test_a_deleted_allocation_of_a_running_pod_is_made_again(machine: Machine, kind: str) -> None:
+    pod = machine.world.start(WEB, 0) if kind == "replica" else machine.world.start_stranger("job")
+    before = machine.attach(pod, "c1")
+    machine.look()
+    assert (machine.told(), machine.woken) == ([], 0)
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    machine.objects.deliver()
+    assert machine.woken == 1
+    machine.holding.go_through()
+    found = machine.stored()
+    assert found == msgspec.structs.replace(before, version=found.version if found else 0)
+    assert machine.told() == [("AllocationRestored", str(pod.ref))]
+    assert machine.repairs == ["restored"]
+    machine.look()
+    assert (machine.told(), machine.stored()) == ([], found)
+    assert machine.store.of_holder("c1", "net1") == (found,)
+
+
+def test_a_conflict_is_told_once_and_nothing_is_freed(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    machine.attach(pod, "c1")
+    thief = machine.world.start_stranger("thief", node="n2")
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    taken = machine.elsewhere.create(allocation_of(owner_of(thief), A1, holder_of(thief, "c9", "n2")), cause="x")
+    machine.look()
+    machine.look()
+    assert machine.stored() == taken
+    (event,) = machine.events
+    assert (event.reason, event.pod, event.pod_uid, event.warning) == ("AddressConflict", pod.ref, pod.uid, True)
+    assert "10.0.0.1 of net1 on net is Bound in the cluster for ns/thief on node n2" in event.message
+    assert (machine.holding.conflicts, machine.repairs) == (1, [])
+    assert machine.store.of_holder("c1", "net1")
+    machine.elsewhere.delete(taken, cause="DEL")
+    machine.look()
+    assert held_by(machine.stored()) == "c1"
+    assert machine.holding.conflicts == 0
+
+
+def test_a_conflict_ends_with_our_own_interface(machine: Machine) -> None:
+    mine = machine.attach(machine.world.start_stranger("job"), "c1")
+    thief = machine.world.start_stranger("thief", node="n2")
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    taken = machine.elsewhere.create(allocation_of(owner_of(thief), A1, holder_of(thief, "c9", "n2")), cause="x")
+    machine.look()
+    assert machine.holding.conflicts == 1
+    machine.store.delete(mine, cause="DEL")
+    machine.store.deliver()
+    machine.look()
+    assert (machine.holding.conflicts, machine.stored()) == (0, taken)
+
+
+def test_what_was_retained_while_its_interface_is_up_is_bound_again(machine: Machine) -> None:
+    machine.attach(machine.world.start(WEB, 0), "c1")
+    present = machine.stored()
+    assert present is not None
+    machine.elsewhere.replace(msgspec.structs.replace(present, phase=Phase.RETAINED, holder=None), cause="by hand")
+    machine.look()
+    assert held_by(machine.stored()) == "c1"
+    assert machine.told() == [("AllocationRestored", "ns/web-0")]
+
+
+def test_a_claim_on_paper_gives_way_to_an_interface_that_is_up(machine: Machine) -> None:
+    """As a restored backup has it: the address was another replica's then, and kept for it."""
+    machine.attach(machine.world.start(WEB, 0), "c1")
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    machine.elsewhere.create(allocation_of(Replica(WEB, 2), A1, None), cause="of a backup")
+    machine.look()
+    found = machine.stored()
+    assert found is not None
+    assert (found.slot.owner, held_by(found)) == (Replica(WEB, 0), "c1")
+    assert "was Retained for ns/web-2 while" in machine.events[0].message
+
+
+def test_an_older_copy_of_the_same_is_taken_as_it_is(machine: Machine) -> None:
+    """The same holder at another version: nothing is written, and the next release names the version there is."""
+    machine.attach(machine.world.start_stranger("job"), "c1")
+    stored = machine.operator.get(IPALLOCATIONS, "10.0.0.1")
+    assert stored is not None
+    body = msgspec.json.decode(stored.body)
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    del body["metadata"]["resourceVersion"], body["metadata"]["uid"]
+    restored = machine.operator.create(IPALLOCATIONS, body)
+    machine.look()
+    assert machine.told() == []
+    (mine,) = machine.store.of_holder("c1", "net1")
+    assert mine.version == int(restored.version)
+    machine.store.delete(mine, cause="DEL")
+    machine.store.deliver()
+    assert machine.stored() is None
+
+
+def test_what_others_noted_of_it_is_taken_over(machine: Machine) -> None:
+    machine.attach(machine.world.start(WEB, 0), "c1")
+    present = machine.stored()
+    assert present is not None
+    noted = msgspec.structs.replace(present, retention=Retention(when_deleted="Retain"))
+    machine.elsewhere.replace(noted, cause="retention changed")
+    machine.look()
+    (mine,) = machine.store.of_holder("c1", "net1")
+    assert mine.retention == Retention(when_deleted="Retain")
+    assert mine == machine.stored()
+
+
+def test_a_fresh_claim_is_not_looked_at_yet(machine: Machine) -> None:
+    """The watch may not have told of it: that is no reason to ask."""
+    pod = machine.world.start_stranger("job")
+    machine.namespaces.add("/ns/c1")
+    machine.objects.deliver()
+    machine.store.create(allocation_of(owner_of(pod), A1, holder_of(pod, "c1", "n1")), cause="allocated")
+    asked = len(machine.objects.calls)
+    machine.holding.go_through()
+    assert len(machine.objects.calls) == asked
+    machine.clock.advance(hours=-3)  # a clock that was put right does not keep it from ever being looked at
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    machine.look()
+    assert held_by(machine.stored()) == "c1"
+
+
+def test_nothing_is_done_before_the_watch_has_listed(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    machine.store.create(allocation_of(owner_of(pod), A1, holder_of(pod, "c1", "n1")), cause="allocated")
+    machine.clock.advance(minutes=1)
+    del machine.world.pods[pod.ref]
+    machine.holding.go_through()
+    assert machine.store.of_holder("c1", "net1")
+
+
+def test_an_api_server_that_is_away_changes_nothing(machine: Machine) -> None:
+    machine.attach(machine.world.start_stranger("job"), "c1")
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    machine.objects.deliver()
+    machine.objects.reachable = False
+    machine.holding.go_through()
+    assert (machine.told(), held_by(machine.store.get("", A1))) == ([], "c1")
+    machine.objects.reachable = True
+    machine.holding.go_through()
+    assert machine.told() == [("AllocationRestored", "ns/job")]
+
+
+def test_one_that_cannot_be_judged_keeps_no_other_waiting(machine: Machine) -> None:
+    machine.attach(machine.world.start_stranger("one"), "c1", A1)
+    machine.attach(machine.world.start_stranger("two"), "c2", A2)
+    machine.operator.patch(IPALLOCATIONS, "10.0.0.1", {"spec": {"address": "nonsense"}})
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.2")
+    nonsense = machine.operator.get(IPALLOCATIONS, "10.0.0.1")
+    machine.look()
+    assert machine.told() == [("AllocationRestored", "ns/two")]
+    assert machine.operator.get(IPALLOCATIONS, "10.0.0.1") == nonsense
+    assert machine.holding.seen.unreadable == 1
+    assert held_by(machine.store.get("", A1)) == "c1"
+
+
+# --- holders that are gone ---------------------------------------------------------------------------------------
+
+
+def test_a_holder_is_gone_when_its_namespace_and_its_pod_are(machine: Machine) -> None:
+    pod = machine.world.start(WEB, 0)
+    machine.attach(pod, "c1")
+    machine.namespaces.clear()
+    machine.look()
+    assert held_by(machine.store.get("", A1)) == "c1", "its pod may get another sandbox"
+    machine.world.unreachable = True
+    machine.look()
+    assert held_by(machine.store.get("", A1)) == "c1", "nobody says that the pod is gone"
+    machine.world.unreachable = False
+    machine.world.start(WEB, 0, node="n2")
+    machine.look()
+    machine.store.deliver()
+    found = machine.stored()
+    assert found is not None
+    assert (found.phase, found.slot.owner) == (Phase.RETAINED, Replica(WEB, 0))
+    assert machine.repairs == ["released"]
+
+
+def test_a_pod_that_finished_lets_go_with_its_namespace(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    machine.attach(pod, "c1")
+    machine.namespaces.clear()
+    machine.world.pods[pod.ref] = msgspec.structs.replace(pod, phase="Succeeded")
+    machine.look()
+    machine.store.deliver()
+    assert machine.stored() is None
+
+
+def test_a_container_outside_kubernetes_is_gone_with_its_namespace(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    machine.attach(pod, "c1", owner=ContainerOwner("c1"))
+    machine.look()
+    assert machine.stored() is not None
+    machine.namespaces.clear()
+    machine.look()
+    machine.store.deliver()
+    assert machine.stored() is None
+
+
+def test_an_answer_that_was_lost_is_found_out_after_all(machine: Machine) -> None:
+    """The ADD failed, its pod went away; then the request came through (P3)."""
+    pod = machine.world.start_stranger("job")
+    machine.objects.fail("create", "later", resource=IPALLOCATIONS)
+    with pytest.raises(CniError):
+        machine.store.create(allocation_of(owner_of(pod), A1, holder_of(pod, "c1", "n1")), cause="allocated")
+    claim = machine.claims.find("", A1)
+    assert claim is not None
+    assert claim.state is State.CLAIMING
+    machine.claims.swap(claim, None)  # as when the claims are lost as well
+    del machine.world.pods[pod.ref]
+    machine.clock.advance(minutes=1)
+    machine.look()
+    machine.objects.land()
+    assert held_by(machine.stored()) == "c1"
+    machine.look()
+    assert machine.stored() is None
+    assert machine.repairs == ["released"]
+
+
+def test_a_claim_that_was_never_answered_goes_with_its_pod(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    machine.objects.fail("create", "after", resource=IPALLOCATIONS)
+    with pytest.raises(CniError):
+        machine.store.create(allocation_of(owner_of(pod), A1, holder_of(pod, "c1", "n1")), cause="allocated")
+    del machine.world.pods[pod.ref]
+    machine.clock.advance(minutes=1)
+    machine.look()
+    machine.store.deliver()
+    assert (machine.stored(), machine.claims.all()) == (None, ())
+
+
+# --- what we know nothing of -------------------------------------------------------------------------------------
+
+
+def bound_unknown(machine: Machine, pod: Pod, node: str = "n1") -> Allocation:
+    """As if the node's claims had been lost."""
+    return machine.elsewhere.create(allocation_of(owner_of(pod), A1, holder_of(pod, "c1", node)), cause="allocated")
+
+
+def test_lost_claims_are_made_again(machine: Machine) -> None:
+    found = bound_unknown(machine, machine.world.start(WEB, 0))
+    machine.namespaces.add("/ns/c1")
+    machine.look()
+    assert machine.store.of_holder("c1", "net1") == (found,)
+    assert machine.repairs == ["adopted"]
+    machine.store.replace(msgspec.structs.replace(found, phase=Phase.RETAINED, holder=None), cause="DEL")
+    machine.store.deliver()
+    assert held_by(machine.stored()) is None
+
+
+def test_the_unknown_are_let_go_on_proof_alone(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    found = bound_unknown(machine, pod)
+    machine.look()
+    assert machine.stored() == found, "its pod is there"
+    machine.world.unreachable = True
+    machine.look()
+    machine.world.unreachable = False
+    assert machine.stored() == found, "nobody can say"
+    del machine.world.pods[pod.ref]
+    machine.look()
+    assert machine.stored() is None
+
+
+def test_another_nodes_holders_are_not_ours_to_judge(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    found = bound_unknown(machine, pod, node="n2")
+    machine.operator.patch(IPALLOCATIONS, "10.0.0.1", {"metadata": {"labels": {"homeport.dev/node": "n1"}}})
+    del machine.world.pods[pod.ref]
+    machine.look()
+    assert held_by(machine.stored()) == held_by(found)
+
+
+def test_an_address_that_a_namespace_has_by_its_result_stays(machine: Machine) -> None:
+    """The claims were lost after a local binding under a newer container (P15)."""
+    pod = machine.world.start_stranger("job")
+    bound_unknown(machine, pod)
+    del machine.world.pods[pod.ref]
+    machine.namespaces.add("/ns/c2")
+    key = AttachmentKey("net", "c2", "net1")
+    result = {"cniVersion": "1.1.0", "ips": [{"address": "10.0.0.1/24"}]}
+    machine.results.save(CachedAttachment(key=key, netns_path="/ns/c2", result=result))
+    machine.look()
+    assert held_by(machine.stored()) == "c1"
+    machine.namespaces.clear()
+    machine.look()
+    assert machine.stored() is None
+
+
+def test_a_result_that_cannot_be_read_may_be_of_any_address(machine: Machine) -> None:
+    pod = machine.world.start_stranger("job")
+    bound_unknown(machine, pod)
+    del machine.world.pods[pod.ref]
+    path = machine.results.path(AttachmentKey("net", "c2", "net1"))
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    machine.look()
+    assert held_by(machine.stored()) == "c1"
+    with pytest.raises(DecodeFailure):
+        recorded_addresses(machine.results, machine.namespaces.__contains__)
+
+
+# --- strangers ---------------------------------------------------------------------------------------------------
+
+
+def retain(machine: Machine, ordinal: int = 0, address: IPAddress = A1) -> Allocation:
+    mine = machine.attach(machine.world.start(WEB, ordinal), f"c{ordinal}", address)
+    machine.store.replace(msgspec.structs.replace(mine, phase=Phase.RETAINED, holder=None), cause="DEL")
+    machine.store.deliver()
+    machine.look()
+    found = machine.stored(address)
+    assert found is not None
+    assert found.phase is Phase.RETAINED
+    return found
+
+
+def test_an_address_that_a_stranger_uses_is_quarantined_until_they_are_silent(machine: Machine) -> None:
+    retain(machine)
+    machine.probe_for(3)
+    assert machine.told() == []
+    machine.probe.answering[A1] = MAC
+    machine.probe_for(PROBE_SECONDS + 1)
+    found = machine.stored()
+    assert found is not None
+    assert found.phase is Phase.QUARANTINED
+    (event,) = machine.events
+    assert (event.reason, event.kind, event.api_version) == ("AddressQuarantined", "StatefulSet", "apps/v1")
+    assert (event.pod, event.pod_uid, event.warning) == (PodRef("ns", "web"), "w-uid", True)
+    assert f"10.0.0.1 of ns/web-0 on net is quarantined, its replica waits: {MAC} answers for it" in event.message
+    stored = machine.operator.get(IPALLOCATIONS, "10.0.0.1")
+    assert stored is not None
+    assert str(MAC) in msgspec.json.decode(stored.body)["status"]["cause"]
+    machine.probe_for(2 * PROBE_SECONDS)
+    assert len(machine.events) == 1
+    machine.probe.answering.clear()
+    machine.probe_for(PROBE_SECONDS + 1)
+    found = machine.stored()
+    assert found is not None
+    assert found.phase is Phase.RETAINED
+    assert machine.repairs == ["quarantined", "returned"]
+
+
+def test_its_own_next_holder_is_no_stranger(machine: Machine) -> None:
+    """It has taken the address elsewhere, and the watch has not told yet."""
+    before = retain(machine)
+    machine.probe.answering[A1] = MAC
+    pod = machine.world.start(WEB, 0, node="n2")
+    bound = machine.elsewhere.replace(
+        msgspec.structs.replace(before, phase=Phase.BOUND, holder=holder_of(pod, "c9", "n2")), cause="returned"
+    )
+    machine.squatters.step()
+    assert machine.probe.asked == [(A1, "eth1")]
+    assert (machine.stored(), machine.told()) == (bound, [])
+
+
+def test_it_is_one_probe_at_a_time_and_each_in_its_turn(machine: Machine) -> None:
+    retain(machine, 0, A1)
+    retain(machine, 1, A2)
+    machine.probe_for(2)
+    machine.probe_for(20)
+    assert sorted(machine.probe.asked) == [(A1, "eth1"), (A2, "eth1")]
+    machine.probe_for(12)
+    assert len(machine.probe.asked) == 4
+
+
+def test_where_nobody_can_ask_nothing_changes(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = retain(machine)
+    machine.links.clear()
+    machine.probe.answering[A1] = MAC
+    machine.probe_for(PROBE_SECONDS + 1)
+    assert machine.probe.asked == []
+    machine.links["net"] = "eth1"
+
+    def deaf(*_: object, **__: object) -> None:
+        raise KernelRefused("probe: the link is down")
+
+    monkeypatch.setattr(machine.probe, "answers", deaf)
+    machine.probe_for(PROBE_SECONDS + 1)
+    assert machine.stored() == before
+
+
+def test_only_what_nobody_holds_is_probed(machine: Machine) -> None:
+    machine.attach(machine.world.start(WEB, 0), "c1")
+    machine.probe_for(PROBE_SECONDS)
+    assert machine.probe.asked == []
