@@ -18,7 +18,7 @@ from homeport.metaplugin import attaching, default_routing, resolving
 from homeport.metaplugin.contexts import Context
 from homeport.metaplugin.records import PodRecord
 from homeport.metaplugin.resolving import Resolver
-from homeport.model.errors import InvalidNetns, LinkExists, NoSuchObject, TryAgainLater
+from homeport.model.errors import InvalidNetns, LinkExists, NoSuchObject, TryAgainLater, WaitingForRelease
 from homeport.model.results import Interface, IPConfig, Result
 from homeport.multinet import requests, scratch, statuses
 from homeport.multinet.delegates import Delegate
@@ -73,6 +73,8 @@ def add(context: Context) -> Result:
             context.records.put(record)
     except BaseException as error:
         attaching.undo(context, shells, delegates, done, error)
+        if isinstance(error, WaitingForRelease):
+            _tell_waiting(context, plan.pod, error)
         raise
     _announce(context, plan.pod, delegates, results)
     return results[0]
@@ -248,6 +250,14 @@ def _announce(context: Context, pod: Pod | None, delegates: Sequence[Delegate], 
     context.kubernetes.emit(
         Event(pod=pod.ref, pod_uid=pod.uid, reason="AddedInterface", message=f"Add {', '.join(added)}")
     )
+
+
+def _tell_waiting(context: Context, pod: Pod | None, error: WaitingForRelease) -> None:
+    """Why the pod does not start (docs/identity.md R8). The runtime tries again and again: that is one event."""
+    if pod is not None and context.kubernetes is not None:
+        context.kubernetes.emit(
+            Event(pod=pod.ref, pod_uid=pod.uid, reason="WaitingForRelease", message=error.msg, warning=True)
+        )
 
 
 def _nobody(context: Context) -> Result:

@@ -81,6 +81,12 @@ class Unreachable(TryAgainLater):
     code = 11
 
 
+class WaitingForRelease(TryAgainLater):
+    """The slot's own address is still in somebody's use, or may be (R8, E25); says whose."""
+
+    code = 11
+
+
 class PluginNotAvailable(CniError):
     """STATUS: this plugin cannot serve an ADD now."""
 

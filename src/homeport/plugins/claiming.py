@@ -39,7 +39,7 @@ from homeport.ipam.replicas import replica_of
 from homeport.ipam.slices import slice_start
 from homeport.ipam.wants import wants_of
 from homeport.model.addresses import IPAddress, MacAddress
-from homeport.model.errors import AddressTaken, CniError, PoolExhausted, TryAgainLater
+from homeport.model.errors import AddressTaken, CniError, PoolExhausted, TryAgainLater, WaitingForRelease
 from homeport.model.names import AttachmentKey, PodRef
 from homeport.plugins import whereabouts_conf
 from homeport.plugins.proving import examine, probing_link, stranger_at
@@ -107,7 +107,8 @@ def claim(asked: Claim) -> tuple[Allocation, ...]:
     """One bound allocation for each range of the pool, in its order: all or none (R6).
 
     Runs inside `shells.host.operation()`, where every change is undone if that fails: a replica's address is retained,
-    any other released. Raises `AddressTaken`, `PoolExhausted`, or `TryAgainLater` with what it waits for.
+    any other released. Raises `AddressTaken`, `PoolExhausted`, `WaitingForRelease` with what it waits for, or
+    `TryAgainLater`.
     """
     claimant = asked.claimant
     pod = claimant.pod
@@ -232,7 +233,7 @@ def _claim_range(asked: Claim, want: Want, known: Sequence[Allocation], earlier:
                     present = {a: p for a, p in facts.present.items() if a not in free}
                     facts = msgspec.structs.replace(facts, free=free, present=present)
                 case Wait(reason):
-                    raise TryAgainLater(f"wait for {_of(facts.held, want)}: {reason}")
+                    raise WaitingForRelease(f"wait for {_of(facts.held, want)}: {reason}")
                 case Taken(by):
                     raise AddressTaken(_taken(want, by))
                 case Exhausted():
@@ -259,7 +260,7 @@ def _take(asked: Claim, want: Want, previous: Allocation, cause: str) -> Allocat
         # A node's store that could not ask (E20): while it was cut off, the address may have been passed on.
         mac = stranger_at(bound.address, asked.conf, asked.attachment, asked.shells)
         if mac is not None:
-            raise TryAgainLater(f"wait for {bound.address} of {want.slot}: {mac} answers for it")
+            raise WaitingForRelease(f"wait for {bound.address} of {want.slot}: {mac} answers for it")
     return bound
 
 
