@@ -129,7 +129,6 @@ def measure(folder: Path, *, rounds: int, pods: int) -> NodeReport:
                 plane,
                 folder / run,
                 number=1,
-                store=folder / run / "allocations.db",
                 shim=_shim(),
                 settings=settings,
                 daemon=daemon,

@@ -124,6 +124,10 @@ class Cluster:
         annotations: dict[str, str] = self.pod(name)["metadata"].get("annotations") or {}
         return annotations.get(STATUS, "")
 
+    def allocations(self) -> dict[str, Json]:
+        """Of the whole cluster: address to `status`."""
+        return allocations(self.api)
+
     def events(self) -> list[Json]:
         found: list[Json] = self.api.get(f"/api/v1/namespaces/{self.namespace}/events")["items"]
         return found
