@@ -152,7 +152,7 @@ def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
     from homeport import wiring
     from homeport.kube import decoding
 
-    with wiring.open_cluster_store(_kubeconfig(kubeconfig)) as opened:
+    with wiring.open_cluster_store(usual_kubeconfig(kubeconfig)) as opened:
         if opened is None:
             raise InvalidEnvironment(
                 "find the cluster: found no kubeconfig, and this is no pod",
@@ -209,7 +209,7 @@ def _events_of(objects: Objects, ref: PodRef) -> Sequence[Said]:
     return sorted(found, key=lambda said: said.at)
 
 
-def _kubeconfig(given: Path | None) -> str | None:
+def usual_kubeconfig(given: Path | None) -> str | None:
     """As kubectl looks for it; of several in KUBECONFIG the first that is there."""
     if given is not None:
         return str(given)

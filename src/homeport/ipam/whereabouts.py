@@ -21,6 +21,9 @@ from homeport.model.errors import DecodeFailure, InvalidNetConf
 KEY_LIMIT = 1 << 63
 """Keys are read as int64: an address further than this from the start of its pool cannot be written into it."""
 
+MARK = "homeport:"
+"""What the `id` of every entry and the container ID of every reservation of ours begins with."""
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 _SUBNET_SIGN = "#"  # a scope is NETWORK_NAME, or NETWORK_NAME#SUBNET where ranges may overlap
 
@@ -116,6 +119,11 @@ class _SlicePool(msgspec.Struct, frozen=True):
     status: _SliceStatus = _SliceStatus()
 
 
+def is_ours(entry: PoolEntry | Reservation) -> bool:
+    """Whether Homeport wrote it."""
+    return entry.id.startswith(MARK)
+
+
 def range_name(subnet: IPNetwork) -> str:
     """A range as it stands in a pool's name: `10.9.0.72-29`, `fd00-70---64`."""
     return str(subnet).replace(":", "-").replace("/", "-")
@@ -141,7 +149,9 @@ def split_scope(scope: str) -> tuple[str, IPNetwork | None]:
 def decode_pool(name: str, version: str, body: bytes) -> ForeignPool:
     """Raises `DecodeFailure` for a pool whose range cannot be read, or is not the one of its name."""
     what = f'IPPool "{name}"'
-    spec = documents.convert(documents.decode_object(body, what), _Pool, at=what, error=DecodeFailure).spec
+    whole = documents.decode_object(body, what)
+    spec = documents.convert(whole, _Pool, at=what, error=DecodeFailure).spec
+    written = (whole.get("spec") or {}).get("allocations") or {}  # with entries that are null, which count too
     try:
         base = parse_interface(spec.range, "spec.range")
     except InvalidNetConf as e:
@@ -150,7 +160,7 @@ def decode_pool(name: str, version: str, body: bytes) -> ForeignPool:
         raise DecodeFailure(f'decode {what}: found range "{spec.range}", expected the one of its name')
     entries: dict[IPAddress, PoolEntry] = {}
     unreadable = []
-    for key, raw in spec.allocations.items():
+    for key, raw in written.items():
         address = _address(base, key)
         if address is None:
             unreadable.append(key)

@@ -20,11 +20,11 @@ import msgspec
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
 from homeport.ipam.ranges import Span, merge_spans
-from homeport.ipam.whereabouts import PoolEntry
+from homeport.ipam.whereabouts import MARK, PoolEntry
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, TryAgainLater, Unreachable
 from homeport.ports import AllocationStore, AlreadyExists, Conflict, LedgerEntry, Objects, Place
-from homeport.stores.whereabouts import MARK, HeldByWhereabouts, WhereaboutsRecords
+from homeport.stores.whereabouts import HeldByWhereabouts, WhereaboutsRecords
 
 DEFAULT_NAMESPACE = "kube-system"
 _REFUSED_SECONDS = 10.0  # that an address is not tried again which only a reservation keeps from us

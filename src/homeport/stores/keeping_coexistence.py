@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from homeport.ipam.allocations import Allocation
-from homeport.ipam.whereabouts import ForeignPool, Reservation, reservation_name, split_scope
+from homeport.ipam.whereabouts import ForeignPool, Reservation, is_ours, reservation_name, split_scope
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import UnsupportedField
 from homeport.model.names import is_subdomain
 from homeport.stores.coexisting import CoexistingStore, mark_of
-from homeport.stores.whereabouts import HeldByWhereabouts, is_ours, pools_of
+from homeport.stores.whereabouts import HeldByWhereabouts, pools_of
 
 ORPHAN_SECONDS = 600.0
 """How long a mark must have belonged to nothing before it is removed: far longer than any claim takes."""

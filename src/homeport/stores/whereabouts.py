@@ -28,6 +28,7 @@ from homeport.ipam.whereabouts import (
     decode_reservation,
     decode_slices,
     is_of_network,
+    is_ours,
     pool_name,
     reservation_name,
     split_scope,
@@ -48,7 +49,6 @@ RESERVATIONS = Resource(
 )
 SLICES = Resource(group=GROUP, version=VERSION, plural="nodeslicepools", kind="NodeSlicePool", namespaced=True)
 
-MARK = "homeport:"
 PODREF = "homeport"
 MayTake = Callable[[PoolEntry], bool]
 """Whether an entry of Whereabouts' may be made ours: it is of the very holder that has or had the allocation."""
@@ -145,6 +145,34 @@ class WhereaboutsRecords:
         name = _reservation(place)
         if name is not None:
             self._hand_over_reservation(name, mark, to_mark)
+
+    def give_back(self, place: Place, pool: str, key: str, entry: Any, reserved: Mapping[str, str] | None) -> None:
+        """Makes an address that is ours what it was: `entry` under the key of the pool, none of ours in others, and
+        the reservation with the spec `reserved`, or none. What is not ours by now stays as it is.
+        """
+        scope, address = place
+        for found in self.pools(scope):
+            present = found.entries.get(address)
+            if present is None or not is_ours(present):
+                continue
+            if found.name != pool:
+                self.remove_entry(found, address)
+                continue
+            with suppress(PatchRefused):
+                test = {"op": "test", "path": _path(key), "value": present.raw}
+                self._patch(pool, test, {"op": "replace", "path": _path(key), "value": entry})
+        name = _reservation(place)
+        held = self._objects.get(RESERVATIONS, name, namespace=self._namespace) if name is not None else None
+        if held is None or not is_ours(reservation := decode_reservation(held.name, held.version, held.body)):
+            return
+        if reserved is None:
+            self.remove_reservation(reservation)
+            return
+        with suppress(ObjectChanged):
+            spec = {"containerid": None, "ifname": None, **reserved}
+            self._objects.patch(
+                RESERVATIONS, held.name, {"spec": spec}, namespace=self._namespace, version=held.version
+            )
 
     def remove_entry(self, pool: ForeignPool, address: IPAddress) -> None:
         """Takes the pool's entry of an address away, unless it is another one by now."""
@@ -324,11 +352,6 @@ def pools_of(scope: str, listed: Sequence[ForeignPool], slices: Sequence[NodeSli
     if subnet is not None:
         found = [p for p in found if p.subnet == subnet or (p.prefix != network_name and _is_within(p.subnet, subnet))]
     return tuple(found)
-
-
-def is_ours(entry: PoolEntry | Reservation) -> bool:
-    """Whether Homeport wrote it."""
-    return entry.id.startswith(MARK)
 
 
 def _entry_of(mark: str) -> Mapping[str, str]:

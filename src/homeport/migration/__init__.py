@@ -1,0 +1,1 @@
+"""Moving a cluster from another address manager to Homeport."""

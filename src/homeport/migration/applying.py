@@ -1,0 +1,111 @@
+"""Making what was planned, checking it, and taking it back. I/O: the stores and objects given.
+
+Each step is one request, safe to repeat, and complete in itself: a migration that was broken off goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import msgspec
+
+from homeport.ipam.allocations import Allocation
+from homeport.migration.facts import Import, Origin, Plan
+from homeport.migration.marking import Note
+from homeport.model.errors import IOFailure
+from homeport.ports import AllocationStore, AlreadyExists, Conflict
+
+CAUSE = "imported from Whereabouts"
+CAUSE_BACK = "the migration from Whereabouts was rolled back"
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one address. `failed` says that it is not as it should be."""
+
+    allocation: Allocation
+    outcome: str
+    failed: bool = False
+
+
+def apply(
+    plan: Plan,
+    store: AllocationStore,
+    *,
+    noting: Callable[[Note], AbstractContextManager[None]],
+    protect: Callable[[Allocation], str] | None = None,
+) -> Iterator[Done]:
+    """Makes the plan's allocations, one after the other, and tells of each. Raises `TryAgainLater` when the API server
+    does not answer: to be applied again, which goes on from there.
+
+    `protect`, where nodes with Whereabouts remain, makes them see an allocation that is there; it gives what speaks
+    against that, or "".
+    """
+    for one in plan.imports:
+        done = _make(one, store, noting)
+        if protect is not None and not done.failed:
+            trouble = protect(done.allocation)
+            if trouble:
+                done = Done(allocation=done.allocation, outcome=trouble, failed=True)
+        yield done
+
+
+def verify(plan: Plan) -> Iterator[Done]:
+    """Whether our store has what Whereabouts' records and the pods say, from a plan that was made just now."""
+    for one in plan.imports:
+        wanted, known = one.allocation, one.known
+        if known is None:
+            yield Done(allocation=wanted, outcome="not imported", failed=True)
+        elif wanted.holder is None or known.is_held_by(wanted.holder.container_id, wanted.holder.ifname):
+            yield Done(allocation=known, outcome="the same")
+        elif known.holder is None:
+            yield Done(allocation=known, outcome=f"{known.phase.value}, but {one.why}", failed=True)
+        else:
+            told = f"held by container {known.holder.container_id}, but {one.why} in {wanted.holder.container_id}"
+            yield Done(allocation=known, outcome=told, failed=True)
+
+
+def roll_back(
+    made: Sequence[tuple[Allocation, Note]],
+    store: AllocationStore,
+    *,
+    give_back: Callable[[Allocation, Origin], None],
+) -> Iterator[Done]:
+    """Removes what `apply` made and nobody has used since, each after `give_back` made it Whereabouts' again."""
+    for allocation, note in made:
+        if not note.still_holds(allocation):
+            told = f"kept: it is {allocation.phase.value} since {allocation.since:%Y-%m-%d %H:%M:%S} UTC by Homeport"
+            yield Done(allocation=allocation, outcome=told, failed=True)
+            continue
+        give_back(allocation, note.origin)
+        try:
+            store.delete(allocation, cause=CAUSE_BACK)
+        except Conflict:
+            yield Done(allocation=allocation, outcome="kept: it changed at the same time", failed=True)
+        else:
+            yield Done(allocation=allocation, outcome="removed")
+
+
+def _make(one: Import, store: AllocationStore, noting: Callable[[Note], AbstractContextManager[None]]) -> Done:
+    if one.known is not None:
+        return Done(allocation=one.known, outcome="there already")
+    try:
+        with noting(Note.of(one.allocation, one.origin)):
+            made = store.create(one.allocation, cause=CAUSE)
+    except AlreadyExists as e:
+        if e.present.slot == one.allocation.slot:
+            return Done(allocation=e.present, outcome="there already")
+        told = f"taken meanwhile: {e.present.phase.value} for {e.present.slot}"
+        return Done(allocation=e.present, outcome=told, failed=True)
+    except IOFailure as e:
+        return Done(allocation=one.allocation, outcome=f"failed: {e}", failed=True)
+    return Done(allocation=made, outcome="imported")
+
+
+def counted(done: Sequence[Done]) -> Mapping[str, int]:
+    """How many of each outcome that was as it should be, and how many were not."""
+    counts: dict[str, int] = {}
+    for one in done:
+        key = "failed" if one.failed else one.outcome
+        counts[key] = counts.get(key, 0) + 1
+    return counts
