@@ -162,7 +162,7 @@ def _is_address(text: str) -> bool:
 def _refuse(bound: Sequence[Allocation], found: Sequence[Allocation]) -> None:
     first, free = bound[0], len(found) - len(bound)
     more = f", and {len(bound) - 1} more" if len(bound) > 1 else ""
-    left = f"; nothing was changed, though {free} of them are not in use" if free else ""
+    left = f"; nothing was changed, though {free} not in use could be" if free else ""
     raise AddressTaken(
         f"release {first.address}: in use{more}: {described(first)}",
         f"scale the workload down or delete the pod; --force if its holder is gone for certain{left}",

@@ -134,6 +134,7 @@ class _Planner:
         self._fixed: dict[tuple[str, IPAddress], str] = {}
         # The slots of each map: of one interface of a workload on a network.
         self._entries: dict[tuple[Workload, str, str], set[Slot]] = {}
+        self._numbered: set[tuple[str, IPAddress]] = set()  # planned for the replica whose number it is
         self._surges: dict[rooms.Key, int] = {}
         self._exhausted: set[rooms.Key] = set()  # a clash has said it
         self._lines: list[Line] = []
@@ -213,6 +214,7 @@ class _Planner:
         if address == want.mapped:
             return "mapped"
         if address == want.preferred:
+            self._numbered.add((want.scope, address))
             return numbered(want, state)
         if want.preferred is None:
             return "lowest free"
@@ -223,8 +225,10 @@ class _Planner:
             by = f"{want.preferred} is {present.phase.value} for {present.slot.owner}"
             self._clash(f"{owner} cannot have its number: {by}")
             return f"lowest free: {by}"
-        if present.phase is not Phase.RESERVED:
+        if (want.scope, want.preferred) in self._numbered:
             self._clash(f"{present.slot.owner} and {owner} both come to {want.preferred}: who starts first has it")
+        elif present.phase is not Phase.RESERVED:
+            self._clash(f"{owner} cannot have its number: {want.preferred} goes to {present.slot.owner}")
         return f"lowest free: {want.preferred} is planned for {present.slot.owner}"
 
     def _how_taken(self, want: Want, previous: Allocation) -> str:
