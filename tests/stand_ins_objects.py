@@ -58,7 +58,7 @@ class MemoryObjects:
         self.on_done: Callable[[Call], None] = lambda _call: None
         self.fate: Callable[[Call], Fate] = self._planned
         self.watches: list[MemoryWatch] = []
-        self._threaded = threaded
+        self.threaded = threaded
         self._plans: list[tuple[str, Resource | None, str, Fate]] = []
         self._late: list[Callable[[], object]] = []
 
@@ -174,7 +174,7 @@ class MemoryObjects:
     ) -> MemoryWatch:
         watch = MemoryWatch(self, resource, namespace, labels or {}, on_change, on_gone, on_listed, since)
         self.watches.append(watch)
-        if self._threaded:
+        if self.threaded:
             watch.start()
         return watch
 

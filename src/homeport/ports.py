@@ -551,7 +551,8 @@ class Objects(Protocol):
         with its last known body, or an empty one where just its absence from a list tells of its end. `on_listed`
         follows each complete list, whose version it gets. With `since`, a version, the first list is what there was
         then, so that no change from then on is missed; `on_listed` tells another version when the API server no longer
-        knows that one.
+        knows that one. The version "0" is whichever the API server has in memory, which costs it least: it may be a
+        little old.
         """
 
 

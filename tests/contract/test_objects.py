@@ -319,6 +319,18 @@ class TestObjects:
         finally:
             watch.stop()
 
+    def test_a_watch_from_any_version_tells_all_in_the_end(self, world: World, wait_until: WaitUntil) -> None:
+        heard, labels = Heard(), {"l": "1"}
+        world.others.create(MAPS, manifest("a", labels), namespace=world.namespace)
+        watch = watching(world, heard, labels, since="0")
+        try:
+            assert watch.wait_listed(10.0)
+            wait_until(lambda: heard.of("changed") == ["a"])
+            world.others.delete(MAPS, "a", namespace=world.namespace)
+            wait_until(lambda: heard.of("gone") == ["a"])
+        finally:
+            watch.stop()
+
     def test_a_watch_from_a_forgotten_version_lists(self, world: World, wait_until: WaitUntil) -> None:
         heard = Heard()
         world.others.create(MAPS, manifest("a", {"l": "1"}), namespace=world.namespace)

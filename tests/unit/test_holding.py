@@ -56,6 +56,7 @@ class Machine:
             recorded=lambda: recorded_addresses(self.results, self.namespaces.__contains__),
             emit=self.events.append,
             now=self.clock.now,
+            monotonic=self.clock.monotonic,
             count=self.repairs.append,
         )
         self.holding.wake = self._wake
@@ -110,7 +111,6 @@ class Machine:
             self.clock.advance(seconds=1)
 
     def close(self) -> None:
-        self.holding.stop()
         self.claims.close()
         for client in (self.objects, self.operator):
             client.close()
@@ -304,6 +304,23 @@ def test_one_that_cannot_be_judged_keeps_no_other_waiting(machine: Machine) -> N
     assert machine.operator.get(IPALLOCATIONS, "10.0.0.1") == nonsense
     assert machine.holding.seen.unreadable == 1
     assert held_by(machine.store.get("", A1)) == "c1"
+
+
+def test_a_watch_that_tells_nothing_any_more_is_begun_anew(tmp_path: Path) -> None:
+    """A database that was set back has lower versions than the watch waits for."""
+    machine = Machine(tmp_path)
+    silent = list(machine.objects.watches)
+    machine.attach(machine.world.start_stranger("job"), "c1")
+    machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
+    machine.holding.go_through()
+    assert machine.told() == []
+    for watch in silent:
+        watch.stop()
+    machine.objects.threaded = True  # the next watch tells by itself
+    machine.clock.advance(minutes=6)
+    machine.holding.go_through()
+    assert machine.told() == [("AllocationRestored", "ns/job")]
+    machine.close()
 
 
 # --- holders that are gone ---------------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ ROOT = "/apis/homeport.dev/v1alpha1/ipallocations"
             f"{ROOT}?resourceVersion=77&resourceVersionMatch=Exact&limit=500",
         ),
         (
+            object_requests.list_page(ALLOCATIONS, "", "0"),
+            "list ipallocations",
+            f"{ROOT}?resourceVersion=0&limit=500",
+        ),
+        (
             object_requests.list_page(ALLOCATIONS, "more", "77"),  # the token says the version
             "list ipallocations",
             f"{ROOT}?limit=500&continue=more",

@@ -69,6 +69,7 @@ class Holding:
         recorded: Callable[[], Collection[IPAddress]],
         emit: Callable[[Event], None],
         now: Callable[[], datetime],
+        monotonic: Callable[[], float],
         count: Callable[[Repair], None] = lambda _repair: None,
     ) -> None:
         self.seen = Seen(objects, node, on_news=self._heard)
@@ -76,7 +77,7 @@ class Holding:
         self._store, self._claims, self._remote = store, store.claims, store.remote
         self._cluster, self._node = cluster, node
         self._netns_exists, self._recorded = netns_exists, recorded
-        self._emit, self._now, self._count = emit, now, count
+        self._emit, self._now, self._monotonic, self._count = emit, now, monotonic, count
         self._contested: dict[Place, Allocation] = {}
         self._troubles: dict[Place, str] = {}  # told already, each as long as it lasts
 
@@ -85,15 +86,14 @@ class Holding:
         return len(self._contested)
 
     def start(self) -> None:
-        self.seen.start()
-
-    def stop(self) -> None:
-        self.seen.stop()
+        """Begins to watch; the watch ends with the objects'."""
+        self.seen.start(self._monotonic())
 
     def go_through(self) -> None:
         """Looks at every claim, and at everything the store says this node holds. One that cannot be judged now does
         not keep the others waiting.
         """
+        self.seen.renew(self._monotonic())
         if not self.seen.is_listed():
             return
         claims = {claim.place: claim for claim in self._claims.all()}

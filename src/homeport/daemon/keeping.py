@@ -31,6 +31,7 @@ def address_work(node: Node, metrics: Metrics) -> tuple[Repeating, ...]:
         recorded=partial(recorded_addresses, node.meta.results(), node.host.namespace_exists),
         emit=kubernetes.emit,
         now=shells.clock.now,
+        monotonic=shells.clock.monotonic,
         count=metrics.count_repair,
     )
     metrics.watch_holding(compared)

@@ -17,6 +17,7 @@ from homeport.kube.requests import JSON, MERGE_PATCH, Query, Request, Verb, page
 from homeport.model.errors import InvalidNetConf
 from homeport.ports import Resource
 
+ANY_VERSION = "0"
 _JSON_PATCH = ("Content-Type", "application/json-patch+json")
 
 # Kubernetes "Labels and Selectors": nothing else can be a label, nor be taken for a selector's own signs.
@@ -108,11 +109,14 @@ def list_page(
 ) -> Request:
     """A page of all there are with these labels; without a namespace, of every namespace.
 
-    The first page says of which `version` of the collection the list is to be, "" being the newest; the others follow.
+    The first page says of which `version` of the collection the list is to be, "" being the newest, "0" whichever the
+    API server has in memory; the others follow.
     """
     at: Query = ()
     if version and not continue_token:
-        at = (("resourceVersion", version), ("resourceVersionMatch", "Exact"))
+        at = (("resourceVersion", version),)
+    if at and version != ANY_VERSION:
+        at = (*at, ("resourceVersionMatch", "Exact"))
     return _collection("list", resource, namespace, labels, (*at, *page_query(continue_token)))
 
 
