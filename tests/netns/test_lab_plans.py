@@ -107,7 +107,7 @@ def test_pods_get_what_was_planned(homeport: Commands, objects: list[dict[str, A
 def test_what_is_planned_beside_others_comes_true(homeport: Commands) -> None:
     visitors = [definition("a", V4), workload("Deployment", "visitor", "a", replicas=2)]
     homeport("lab", "up", "-f", "-", stdin=written(visitors))
-    web = [workload("StatefulSet", "web", "a", replicas=3)]
+    web = [workload("StatefulSet", "web", "a", replicas=3, podManagementPolicy="OrderedReady")]
     plan = homeport.json("plan", "-f", "-", "--lab", "lab", stdin=written(web), code=1)
     assert [clash.partition(" is ")[0] for clash in plan["clashes"]] == [
         "shop/web-0 cannot have its number: 10.0.0.8",
