@@ -38,7 +38,7 @@ Fate = Literal["done", "unreached", "before", "after", "later"]
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a client. `body` is that of a create or patch, or a JSON patch's operations."""
 
-    verb: Literal["get", "create", "patch", "patch_json", "delete", "list"]
+    verb: Literal["get", "create", "patch", "patch_json", "delete", "list", "names"]
     resource: Resource
     namespace: str = ""
     name: str = ""
@@ -160,6 +160,12 @@ class MemoryObjects:
     ) -> Sequence[ApiObject]:
         call = Call(verb="list", resource=resource, namespace=namespace, body=labels)
         return self._do(call, lambda: select(self.server, resource, namespace, labels or {}))
+
+    def names(
+        self, resource: Resource, *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[str]:
+        call = Call(verb="names", resource=resource, namespace=namespace, body=labels)
+        return self._do(call, lambda: [o.name for o in select(self.server, resource, namespace, labels or {})])
 
     def watch(
         self,

@@ -536,6 +536,14 @@ class Objects(Protocol):
     ) -> Sequence[ApiObject]:
         """All of them, of one version of the collection, page by page: the whole, or an error."""
 
+    def names(
+        self, resource: Resource, *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[str]:
+        """The names of all of them as the API server remembers them: cheap, and perhaps not those of this moment.
+
+        To know where to look, never to conclude that something is not there.
+        """
+
     def watch(
         self,
         resource: Resource,

@@ -177,6 +177,19 @@ class TestObjects:
         assert (found.uid, found.version) == (alone.uid, alone.version)
         assert body(alone) == {"apiVersion": "v1", "kind": "ConfigMap", **body(found)}, "a list may leave these out"
 
+    def test_names_are_what_lists_have_a_moment_later(self, world: World, wait_until: WaitUntil) -> None:
+        def names(**labels: str) -> list[str]:
+            return sorted(world.objects.names(MAPS, namespace=world.namespace, labels=labels))
+
+        assert names(x="1") == []
+        for name, labels in (("a", {"x": "1", "y": "1"}), ("b", {"x": "1"}), ("c", {"x": "2", "y": "1"})):
+            world.objects.create(MAPS, manifest(name, labels), namespace=world.namespace)
+        wait_until(lambda: (names(x="1"), names(x="1", y="1")) == (["a", "b"], ["a"]))
+        world.objects.delete(MAPS, "a", namespace=world.namespace)
+        wait_until(lambda: names(y="1") == ["c"])
+        with pytest.raises(IOFailure):
+            world.objects.names(UNKNOWN)
+
     # --- changing ---
 
     def test_a_merge_patch_of_the_version_seen(self, world: World) -> None:
@@ -366,4 +379,5 @@ def calls(objects: Objects, namespace: str) -> list[Callable[[], object]]:
         lambda: objects.patch_json(MAPS, "a", operations, namespace=namespace),
         lambda: objects.delete(MAPS, "a", namespace=namespace),
         lambda: objects.list(MAPS, namespace=namespace),
+        lambda: objects.names(MAPS, namespace=namespace),
     ]

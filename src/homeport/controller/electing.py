@@ -180,6 +180,11 @@ class LeadersObjects:
     ) -> Sequence[ApiObject]:
         return self._objects.list(resource, namespace=namespace, labels=labels)
 
+    def names(
+        self, resource: Resource, *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[str]:
+        return self._objects.names(resource, namespace=namespace, labels=labels)
+
     def watch(
         self,
         resource: Resource,

@@ -125,7 +125,9 @@ class Connection:
         self._lever.close()
 
     def _send(self, request: Request, authorization: str | None, until: float) -> h11.Response:
-        headers = [("Host", self._host), ("User-Agent", "homeport"), ("Accept", "application/json")]
+        headers = [("Host", self._host), ("User-Agent", "homeport")]
+        if "Accept" not in dict(request.headers):
+            headers.append(("Accept", "application/json"))
         if authorization is not None:
             headers.append(("Authorization", authorization))
         headers += request.headers

@@ -162,6 +162,19 @@ class _List(msgspec.Struct):
     items: list[msgspec.Raw] | None
 
 
+class _Column(msgspec.Struct):
+    name: str
+
+
+class _Row(msgspec.Struct):
+    cells: list[msgspec.Raw]
+
+
+class _Table(msgspec.Struct, rename="camel"):
+    column_definitions: list[_Column]
+    rows: list[_Row] | None = None
+
+
 class _Named(msgspec.Struct):
     metadata: _Metadata
 
@@ -204,7 +217,9 @@ _GROUP = msgspec.json.Decoder(_Group)
 _RESOURCES = msgspec.json.Decoder(_Resources)
 _NODE = msgspec.json.Decoder(_Node)
 _LIST = msgspec.json.Decoder(_List)
+_TABLE = msgspec.json.Decoder(_Table)
 _CHANGE = msgspec.json.Decoder(_Change)
+_NAME = msgspec.json.Decoder(str)
 _NAMED = msgspec.json.Decoder(_Named)
 
 
@@ -327,6 +342,14 @@ def decode_page(body: Bytes) -> Page:
     if not wire.metadata.resource_version:
         raise DecodeFailure("decode list: found no resourceVersion, expected one to watch from")
     return Page(tuple(wire.items or ()), wire.metadata.resource_version, wire.metadata.continue_)
+
+
+def decode_names(body: Bytes) -> tuple[str, ...]:
+    """Of a list as a table, whose first column is the name."""
+    wire = _decode(_TABLE.decode, body, "table")
+    if not wire.column_definitions or wire.column_definitions[0].name != "Name":
+        raise DecodeFailure("decode table of the API server: found no names in it, expected them in its first column")
+    return tuple(_decode(_NAME.decode, row.cells[0], "table") for row in wire.rows or () if row.cells)
 
 
 def decode_change(line: Bytes) -> Change:

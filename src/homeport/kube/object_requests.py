@@ -18,6 +18,7 @@ from homeport.model.errors import InvalidNetConf
 from homeport.ports import Resource
 
 ANY_VERSION = "0"
+_TABLE = ("Accept", "application/json;as=Table;g=meta.k8s.io;v=v1")
 _JSON_PATCH = ("Content-Type", "application/json-patch+json")
 
 # Kubernetes "Labels and Selectors": nothing else can be a label, nor be taken for a selector's own signs.
@@ -118,6 +119,12 @@ def list_page(
     if at and version != ANY_VERSION:
         at = (*at, ("resourceVersionMatch", "Exact"))
     return _collection("list", resource, namespace, labels, (*at, *page_query(continue_token)))
+
+
+def list_names(resource: Resource, *, namespace: str = "", labels: Mapping[str, str] | None = None) -> Request:
+    """All there are, from the API server's own cache, and of each no more than what `kubectl get` prints."""
+    request = _collection("list", resource, namespace, labels, (("resourceVersion", "0"), ("includeObject", "None")))
+    return msgspec.structs.replace(request, headers=(_TABLE,))
 
 
 def watch(

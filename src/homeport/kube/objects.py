@@ -121,6 +121,15 @@ class KubernetesObjects:
                 return self._whole_list(list_page)
         return self._whole_list(list_page)
 
+    def names(
+        self, resource: Resource, *, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[str]:
+        request = object_requests.list_names(resource, namespace=namespace, labels=labels)
+        answer = self._sender.ask(request, seconds=_PAGE_SECONDS)
+        if answer.code != 200:
+            raise self._refused(request, answer)
+        return decoding.decode_names(answer.body)
+
     def watch(
         self,
         resource: Resource,

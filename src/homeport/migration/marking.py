@@ -74,6 +74,7 @@ class MarkingObjects:
         self.patch_json = objects.patch_json
         self.delete = objects.delete
         self.list = objects.list
+        self.names = objects.names
         self.watch = objects.watch
 
     @contextmanager
