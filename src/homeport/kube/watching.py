@@ -131,10 +131,8 @@ class Watcher:
             try:
                 self._go_on()
             except Expired:
-                self._since = self.version = (
-                    ""  # a list tells what was missed; if it comes to this at once again, not at once
-                )
-                self._rest(None)
+                self._since = self.version = ""
+                self._rest(None)  # a list tells what was missed; if this comes again, not at once
             except DecodeFailure as e:
                 self.version = ""  # a line was not understood: what it said is missing
                 self._rest(e)
