@@ -153,6 +153,7 @@ def build_node(
     state_dir: Path,
     kubeconfig: str | None = None,
     store: str = "",
+    whereabouts_namespace: str = "",
     exec_types: Collection[str] = (),
     root: str = "",
     environ: Mapping[str, str] = os.environ,
@@ -162,8 +163,9 @@ def build_node(
     """The meta-plugin on this machine as the node `node`, already watching the API server.
 
     That is the one of `kubeconfig`, else the one whose pod this process is, else there is none. Allocations are its
-    objects, unless `store` (or HOMEPORT_STORE) names a file; without an API server they are always in a file. For the
-    rest see `build_shells`, `MetaPlugin` and `KubernetesClient`.
+    objects, unless `store` (or HOMEPORT_STORE) names a file; without an API server they are always in a file. With
+    `whereabouts_namespace` every claim is also made where Whereabouts of other nodes sees it. For the rest see
+    `build_shells`, `MetaPlugin` and `KubernetesClient`.
     """
     from homeport.devices.kubelet import KubeletDevices
     from homeport.host.files import LocalFiles
@@ -176,11 +178,11 @@ def build_node(
     if api is not None:
         kubernetes = KubernetesClient(api, node=node, observe=observe, on_trouble=_tell_trouble)
     file = store or environ.get("HOMEPORT_STORE", "")
-    if file == IN_CLUSTER and kubernetes is None:
-        raise InvalidNetConf(f'key "store": found "{IN_CLUSTER}", expected a kubeconfig, or to run in a pod')
     allocations = None
-    if kubernetes is not None and file in ("", IN_CLUSTER):
-        allocations = _open_node_store(kubernetes, node, state_dir)
+    if file in ("", IN_CLUSTER) and kubernetes is not None:
+        allocations = _open_node_store(kubernetes, node, state_dir, whereabouts_namespace)
+    else:
+        _require_no_cluster(file, whereabouts_namespace)
 
     def attached(attach: Attach) -> None:
         if allocations is not None and attach.link is not None:
@@ -208,15 +210,28 @@ def build_node(
     return Node(shells=shells, host=host, meta=meta, kubernetes=kubernetes, allocations=allocations)
 
 
-def _open_node_store(kubernetes: KubernetesClient, node: str, state_dir: Path) -> NodeStore:
+def _require_no_cluster(file: str, whereabouts_namespace: str) -> None:
+    """Of settings that keep allocations in a file."""
+    if file == IN_CLUSTER:
+        raise InvalidNetConf(f'key "store": found "{IN_CLUSTER}", expected a kubeconfig, or to run in a pod')
+    if whereabouts_namespace:
+        raise InvalidNetConf(
+            f'key "whereaboutsNamespace": found "{whereabouts_namespace}" with allocations in a file, expected them in '
+            "the cluster"
+        )
+
+
+def _open_node_store(kubernetes: KubernetesClient, node: str, state_dir: Path, whereabouts: str) -> NodeStore:
     """The cluster's allocations as this node uses them; its claims are kept in `state_dir`."""
     from homeport.stores.claims import Claims
+    from homeport.stores.coexisting import CoexistingStore
     from homeport.stores.kubernetes.store import KubernetesStore
     from homeport.stores.nodes import NodeStore
 
-    remote = KubernetesStore(kubernetes.objects)
+    store = KubernetesStore(kubernetes.objects)
+    remote = CoexistingStore(store, kubernetes.objects, whereabouts) if whereabouts else store
     claims = Claims(state_dir / "claims.db")
-    remote.start()
+    store.start()
     return NodeStore(remote, claims, node=node, on_trouble=_tell_claim_trouble)
 
 

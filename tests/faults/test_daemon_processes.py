@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +446,8 @@ def test_hostile_names_touch_nothing(site: Site) -> None:
         ({"multusConfigFile": "auto", "cniVersion": "9.9.9"}, 1, "9.9.9"),
         ({"kubeconfig": "/nonexistent"}, 3, "/nonexistent"),
         ({"socketDir": "/proc/nowhere"}, 3, "/proc/nowhere"),
+        ({"store": "kubernetes"}, 3, 'key "store": found "kubernetes", expected a kubeconfig'),
+        ({"whereaboutsNamespace": "kube-system"}, 3, 'key "whereaboutsNamespace": found "kube-system"'),
     ],
 )
 def test_exit_codes(site: Site, config: dict[str, Any], code: int, words: str) -> None:
@@ -454,7 +457,7 @@ def test_exit_codes(site: Site, config: dict[str, Any], code: int, words: str) -
     assert "Traceback" not in daemon.log.read_text()
 
 
-def test_metrics(site: Site) -> None:
+def test_metrics(site: Site, wait_until: WaitUntil) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -462,18 +465,25 @@ def test_metrics(site: Site) -> None:
     send(daemon.socket, site.call("DEL"))
     send(daemon.socket, call_of("FROB", plugin="made-up"))
     http(daemon.socket, "POST", "/cni", b"{}")
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as opened:
-        opened.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-        page = read_all(opened).decode()
+
+    def page() -> str:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as opened:
+            opened.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            return read_all(opened).decode()
+
+    def holds(line: str) -> bool:
+        return line in page()
+
     for line in (
         'homeport_call_duration_seconds_count{code="0",plugin="homeport",verb="DEL"} 1.0',
         'homeport_call_duration_seconds_count{code="4",plugin="other",verb="other"} 1.0',
         'multus_server_request_total{code="200",handler="/healthz",method="get"}',
         "homeport_calls_in_flight 0.0",
         "homeport_journal_entries 0.0",
+        'homeport_replica_attach_total{result="changed"} 0.0',
         "process_resident_memory_bytes",
     ):
-        assert line in page
+        wait_until(partial(holds, line))  # a call is over only after its answer
     assert daemon.stop() == 0
 
 

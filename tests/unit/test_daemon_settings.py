@@ -78,6 +78,8 @@ def test_what_is_passed_over_is_named() -> None:
         ({"connectionLimit": "many"}, 7, 'key "connectionLimit": found "many"'),
         ({"drainSeconds": -1}, 7, 'key "drainSeconds": found -1'),
         ({"execTypes": "bridge"}, 7, 'key "execTypes"'),
+        ({"store": "file.db"}, 7, 'key "store": found "file.db", expected "kubernetes" or an absolute path'),
+        ({"whereaboutsNamespace": "Kube_System"}, 7, 'key "whereaboutsNamespace": found "Kube_System"'),
     ],
 )
 def test_what_cannot_be_right(raw: dict[str, Any], code: int, words: str) -> None:

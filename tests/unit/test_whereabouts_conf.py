@@ -249,6 +249,12 @@ def test_status_is_the_stores() -> None:
 
     with pytest.raises(PluginNotAvailable, match="disk I/O error"):
         whereabouts.status(netconf({"range": "10.0.0.0/24"}), NOBODY, shells_on("n1", Broken()))
+
+    class Away(MemoryStore):
+        def get(self, scope: str, address: object) -> None:
+            raise TryAgainLater("no answer")
+
+    whereabouts.status(netconf({"range": "10.0.0.0/24"}), NOBODY, shells_on("n1", Away()))
     with pytest.raises(InvalidNetConf):
         whereabouts.status(netconf({"range": "x"}), NOBODY, shells_on("n1", MemoryStore()))
 

@@ -116,6 +116,7 @@ class Daemon:
             state_dir=found.state_dir,
             kubeconfig=found.kubeconfig,
             store=found.store,
+            whereabouts_namespace=found.whereabouts_namespace,
             exec_types=found.exec_types,
             root=str(found.chroot_dir or ""),
             on_attach=metrics.count_attach,

@@ -15,6 +15,7 @@ import msgspec
 
 from homeport.cni import documents
 from homeport.model.errors import InvalidNetConf, IOFailure, UnsupportedField
+from homeport.model.names import is_label
 from homeport.wiring import IN_CLUSTER
 
 CONFIG_FILE = Path("/etc/homeport/homeportd.json")
@@ -43,6 +44,7 @@ class _Wire(msgspec.Struct, rename="camel"):
     write_seconds: _Seconds = 10.0
     drain_seconds: _Seconds = 20.0
     store: str = ""
+    whereabouts_namespace: str = ""
     kubeconfig: str = ""
     exec_types: list[str] = []
     per_node_certificate: _Certificate = msgspec.field(default_factory=_Certificate)
@@ -66,7 +68,8 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`raw` is the file's whole object. `connection_limit` is how many calls are carried out at once, `backlog` how
     many more may wait for that; `read_seconds` and `write_seconds` are what a caller has for its request and for taking
     the answer, `drain_seconds` what calls under way have when the daemon stops. `metrics_port` None serves none.
-    `store` is a file, IN_CLUSTER, or "" for whichever there is.
+    `store` is a file, IN_CLUSTER, or "" for whichever there is. `whereabouts_namespace` is where Whereabouts, on other
+    nodes of the cluster, has its objects; "" where there is none.
     """
 
     socket_dir: Path
@@ -81,6 +84,7 @@ class DaemonSettings(msgspec.Struct, frozen=True, kw_only=True):
     write_seconds: float = 10.0
     drain_seconds: float = 20.0
     store: str = ""
+    whereabouts_namespace: str = ""
     kubeconfig: str | None = None
     exec_types: tuple[str, ...] = ()
     raw: Mapping[str, Any] = {}
@@ -123,6 +127,7 @@ def parse(raw: Mapping[str, Any], *, node: str) -> DaemonSettings:
         write_seconds=wire.write_seconds,
         drain_seconds=wire.drain_seconds,
         store=_store(wire.store),
+        whereabouts_namespace=_namespace(wire.whereabouts_namespace),
         kubeconfig=wire.kubeconfig or None,
         exec_types=tuple(wire.exec_types),
         raw=raw,
@@ -149,6 +154,12 @@ def _store(text: str) -> str:
         return text
     if not text.startswith("/") or "\0" in text:
         raise InvalidNetConf(f'key "store": found {documents.shown(text)}, expected "{IN_CLUSTER}" or an absolute path')
+    return text
+
+
+def _namespace(text: str) -> str:
+    if text and not is_label(text):
+        raise InvalidNetConf(f'key "whereaboutsNamespace": found {documents.shown(text)}, expected a namespace')
     return text
 
 

@@ -12,7 +12,7 @@ from homeport.cni.netconfs import VALID_ATTACHMENTS, NetConf
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.pools import PoolRange
 from homeport.ipam.wants import match_allocations
-from homeport.model.errors import CniError, Drift, InvalidNetConf, PluginNotAvailable, SeveralErrors
+from homeport.model.errors import CniError, Drift, InvalidNetConf, PluginNotAvailable, SeveralErrors, TryAgainLater
 from homeport.model.results import IPConfig, Result
 from homeport.plugins import claiming, whereabouts_conf
 from homeport.plugins.whereabouts_conf import WhereaboutsConf
@@ -82,13 +82,17 @@ def gc(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
 
 
 def status(conf: NetConf, attachment: Attachment, shells: Shells) -> None:
-    """Raises `PluginNotAvailable` when the store does not answer."""
+    """Raises `PluginNotAvailable` when the store refuses. One that is away may be back before the next pod, and pods
+    that had addresses here need not wait for that (docs/identity.md E20).
+    """
     ipam = whereabouts_conf.merged_ipam(conf, shells.files)
     wanted = whereabouts_conf.parse(conf, attachment, ipam)
     try:
         store = shells.open_allocations(wanted.store)
         for pooled in wanted.pool.ranges:
             store.get(pooled.scope, pooled.range.first)
+    except TryAgainLater:
+        return
     except CniError as e:
         raise PluginNotAvailable(f"ask the allocation store: {e.msg}", e.details) from e
 
