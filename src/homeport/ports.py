@@ -366,9 +366,10 @@ class AllocationStore(Protocol):
     def lowest_free(
         self, scope: str, span: Span, excluding: Sequence[Span], *, count: int = 1, near: IPAddress | None = None
     ) -> tuple[IPAddress, ...]:
-        """Up to `count` addresses of `span` without an allocation, none only when all are proven taken. A hint: only
-        `create` decides. Ascending, from `near` on where that is in the span, and then from the span's first. A store
-        that many nodes use may leave some out, so that not all of them try the same.
+        """Up to `count` addresses of `span` without an allocation; none only where the store itself was asked, and not
+        what a caller remembers of it. A hint: only `create` decides. Ascending, from `near` on where that is in the
+        span, and then from the span's first. A store that many nodes use may choose among the lowest ones at random, so
+        that not all of them try the same.
         """
 
     def ledger(

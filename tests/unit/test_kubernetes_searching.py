@@ -81,7 +81,7 @@ class Node:
 
     def lists(self) -> int:
         calls, self.objects.calls = self.objects.calls, []
-        return sum(c.verb == "list" for c in calls)
+        return sum(c.verb == "names" for c in calls)
 
     def hint(self, told: RangeReport) -> None:
         """The controller writes it, and the node hears of it."""
@@ -213,7 +213,7 @@ def test_nothing_is_free_only_by_a_list_of_now() -> None:
 def test_a_list_that_fails_is_not_an_empty_range() -> None:
     node = Node()
     node.hint(report(Runs([0])))
-    node.objects.fail("list")
+    node.objects.fail("names")
     with pytest.raises(TryAgainLater):
         node.free(span=Span(at(0), at(0)))
 
@@ -280,7 +280,7 @@ def test_nodes_that_see_the_same_hint_do_not_follow_each_other() -> None:
             claim_one(node, f"p{number}-{round_}")
     assert len(server.objects) == 1001
     creates = sum(c.verb == "create" for node in nodes for c in node.objects.calls)
-    lists = sum(c.verb == "list" for node in nodes for c in node.objects.calls)
+    lists = sum(c.verb == "names" for node in nodes for c in node.objects.calls)
     assert creates < 3 * 1000
     assert lists < 200
 

@@ -91,7 +91,7 @@ def test_the_first_address_of_a_replica_is_noted_before_it_is_claimed() -> None:
 def test_any_other_pod_takes_one_request() -> None:
     node = Node()
     node.store.lowest_free("", Span(ip_address("10.9.0.1"), ip_address("10.9.0.9")), [], count=8)
-    assert node.sent() == ["list ipallocations"], "there is no hint: once"
+    assert node.sent() == ["names ipallocations"], "there is no hint: once"
     for number in range(1, 6):
         found = node.store.lowest_free("", Span(ip_address("10.9.0.1"), ip_address("10.9.0.9")), [], count=8)
         assert found[0] == ip_address(f"10.9.0.{number}")
@@ -230,7 +230,7 @@ def test_a_failed_question_is_no_absence() -> None:
         ("get", lambda: node.store.of_slot(SLOT)),
         ("list", lambda: node.store.of_owner(WEB)),
         ("list", lambda: node.store.of_slot(Slot(pod(), "lan", "net1"))),
-        ("list", lambda: node.store.lowest_free("", Span(*[made.address] * 2), [])),
+        ("names", lambda: node.store.lowest_free("", Span(*[made.address] * 2), [])),
         ("list", lambda: tuple(node.store.ledger())),
     ):
         node.objects.fail(verb)

@@ -42,7 +42,7 @@ class Base:
     """What is taken of a span, as was known at one time and is corrected since. Numbers are addresses as integers.
 
     It says nothing from the number `until` on. `at` is when its source was asked or told, on a monotonic scale; `live`
-    says that the source was a whole list, `version` which version of a hint it was.
+    says that the source was the API server itself, `version` which version of the hint was known then.
     """
 
     def __init__(self, span: Span, taken: Runs, *, until: int, at: float, live: bool, version: str = "") -> None:

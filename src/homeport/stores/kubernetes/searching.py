@@ -1,7 +1,8 @@
-"""Finding free addresses without a look at every taken one: hints, what this process learned, and lists. I/O: lists.
+"""Finding free addresses without a look at every taken one: hints, what this process learned, and names. I/O: those.
 
-A range with a hint costs no request. One without is listed once, and then known by what happens. That there is nothing
-free is only ever said from a list that began after the question.
+A range with a hint costs no request. Of one without the names are asked for once, and then it is known by what happens.
+That nothing is free is said only where the names have been asked for since the question, or, in a range so large that
+this takes long, not long before it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from homeport.stores.kubernetes.resources import IPALLOCATIONS
 from homeport.stores.kubernetes.runs import Runs
 
 _LAG_SECONDS = 30.0  # until then a hint may not know yet what this process does
-_LIST_STANDS_SECONDS = 5.0  # for so long a list is taken for newer than any hint
+_CACHE_LAG_SECONDS = 5.0  # until then the API server's own cache may not
 _GIVEN_SECONDS = 5.0
 _COLLISIONS_MAX = 8  # one after the other; then what is known is worth nothing
-_LIST_SHARE = 20  # because of collisions, lists are made in no more than a twentieth of the time
+_COLLIDING_SHARE, _FULL_SHARE = 20, 4  # asking for names takes no more than that part of the time
+_LONG_SECONDS = 0.1
 _LEARNED_MAX = 20_000
 
 _Field = tuple[str, Span]  # a scope, and a span of addresses searched in it
@@ -54,12 +56,13 @@ class Searcher:
         self._objects, self._hints, self._monotonic = objects, hints, monotonic
         self._rng = rng or random.Random()  # noqa: S311 -- spreads claims, keeps no secret
         self._lock = threading.Lock()
-        self._listing = threading.Lock()
-        self._list_seconds = 0.0
+        self._asking = threading.Lock()
+        self._asking_seconds = 0.0  # that the last asking for names took
         self._bases: dict[_Field, Base] = {}
         self._windows: dict[str, Window] = {}
         self._given: dict[int, _Given] = {}
         self._learned: dict[Place, float] = {}  # places known to be taken, and since when
+        self._freed: dict[Place, float] = {}  # places that this process gave back, and when
 
     def lowest_free(
         self, scope: str, span: Span, excluding: Sequence[Span], *, count: int, near: IPAddress | None
@@ -101,6 +104,9 @@ class Searcher:
         """This process has just deleted the allocation."""
         with self._lock:
             self._learned.pop((scope, address), None)
+            now = self._monotonic()
+            self._freed = {place: at for place, at in self._freed.items() if now - at < _CACHE_LAG_SECONDS}
+            self._freed[scope, address] = now
             for base in self._bases_with(scope, address):
                 base.taken.discard(int(address))
 
@@ -110,8 +116,6 @@ class Searcher:
         """What is known of the span now; None for nothing."""
         base, hint, now = self._bases.get((scope, span)), self._hints.covering(scope, span), self._monotonic()
         if hint is None or (base is not None and base.version == hint.version):
-            return base
-        if base is not None and base.live and now - base.at < _LIST_STANDS_SECONDS:
             return base
         report = hint.report
         start = int(report.first)
@@ -140,7 +144,7 @@ class Searcher:
     def _is_worthless(self, scope: str, base: Base) -> bool:
         if self._window(scope).collisions < _COLLISIONS_MAX:
             return False
-        return self._monotonic() - base.at > max(1.0, self._list_seconds * _LIST_SHARE)
+        return self._monotonic() - base.at > max(1.0, self._asking_seconds * _COLLIDING_SHARE)
 
     def _was_given(self, scope: str, address: IPAddress) -> bool:
         given = self._given.get(threading.get_ident())
@@ -148,6 +152,7 @@ class Searcher:
 
     def _learn(self, scope: str, address: IPAddress) -> None:
         self._learned[scope, address] = now = self._monotonic()
+        self._freed.pop((scope, address), None)
         if len(self._learned) > _LEARNED_MAX:
             self._learned = {place: at for place, at in self._learned.items() if now - at < _LAG_SECONDS}
         for base in self._bases_with(scope, address):
@@ -168,26 +173,30 @@ class Searcher:
     # --- inside, without it ---
 
     def _refresh(self, scope: str, span: Span, asked: float) -> frozenset[IPAddress]:
-        """Lists, unless another thread did so since `asked`. Returns what was known to be taken, and was not listed.
+        """Asks for all names, unless another thread did so since `asked`. Returns what was known to be taken, and has
+        no name there.
 
-        Such an address was given back, or somebody has taken away the label that lists are made by.
+        Such an address was given back, or is not in the API server's cache yet, or lacks the label it is asked for by.
         """
-        with self._listing:
+        with self._asking:
             with self._lock:
                 base = self._bases.get((scope, span))
-            if base is not None and base.live and base.at > asked:
+            allowed = asked if self._asking_seconds < _LONG_SECONDS else asked - self._asking_seconds * _FULL_SHARE
+            if base is not None and base.live and base.at > allowed:
                 return frozenset()
-            began = self._monotonic()
-            stored = self._objects.list(IPALLOCATIONS, labels={names.SCOPE: names.scope_label(scope)})
-            self._list_seconds = self._monotonic() - began
-        addresses = (names.address_in(o.name, scope) for o in stored)
-        listed = Runs(int(a) for a in addresses if a is not None and a in span)
+            hint, began = self._hints.covering(scope, span), self._monotonic()
+            told = self._objects.names(IPALLOCATIONS, labels={names.SCOPE: names.scope_label(scope)})
+            self._asking_seconds = self._monotonic() - began
+        found = {address for name in told if (address := names.address_in(name, scope)) is not None and address in span}
         with self._lock:
+            found -= {a for (of, a), at in self._freed.items() if of == scope and began - at < _CACHE_LAG_SECONDS}
+            listed = Runs(map(int, found))
             known = [a for (of, a), at in self._learned.items() if of == scope and a in span and at < began]
             doubtful = frozenset(a for a in known if int(a) not in listed)
             for address in known:
                 del self._learned[scope, address]
-            base = Base(span, listed, until=int(span.last) + 1, at=began, live=True)
+            version = hint.version if hint is not None else ""  # a newer one than this will replace what was found
+            base = Base(span, listed, until=int(span.last) + 1, at=began, live=True, version=version)
             self._overlay(base, scope)
             self._bases[scope, span] = base
             self._window(scope).collisions = 0
