@@ -15,7 +15,7 @@ from homeport.cli import output, sources
 from homeport.cli.output import Format
 from homeport.cli.sources import Kubeconfig, LabName, Place, Scope, Source, StorePath
 from homeport.ipam.allocations import Allocation, Phase
-from homeport.ipam.identities import ContainerOwner, PodOwner, Replica
+from homeport.ipam.identities import ContainerOwner, PodOwner, Replica, Workload
 
 if TYPE_CHECKING:
     from homeport.ipam.pools import Pool
@@ -119,8 +119,18 @@ def ips(
 def listed(source: Source, wanted: Filter) -> list[Allocation]:
     """In order of scope and address."""
     with output.progress("reading allocations"):
-        found = [a for a in source.store.all(wanted.scope) if wanted.takes(a)]
+        found = [a for a in _candidates(source, wanted) if wanted.takes(a)]
     return sorted(found, key=lambda a: (a.scope, a.address.version, int(a.address)))
+
+
+def _candidates(source: Source, wanted: Filter) -> Iterable[Allocation]:
+    """Asks for a part where the store can tell it apart: a cluster may have many thousands."""
+    kind, _, name = (wanted.workload or "").rpartition("/")
+    if kind.lower() == "statefulset" and wanted.namespace is not None:
+        return source.store.of_workload(Workload(wanted.namespace, "StatefulSet", name))
+    if wanted.node is not None:
+        return source.store.of_node(wanted.node)
+    return source.store.all(wanted.scope)
 
 
 def owner_of(allocation: Allocation) -> Owner:
@@ -165,21 +175,21 @@ def view_of(allocation: Allocation) -> View:
     )
 
 
-def summary(found: Iterable[Allocation], pools: Mapping[str, Pool]) -> list[str]:
+def summary(found: Iterable[Allocation], pools: Iterable[Pool]) -> list[str]:
     """One line a network, or a range of it where that is known."""
     by_network: dict[tuple[str, str], list[Allocation]] = {}
     for allocation in found:
         by_network.setdefault((allocation.slot.network, allocation.scope), []).append(allocation)
+    ranges = {(pool.network, r.scope, r.range.span): r.range.usable for pool in pools for r in pool.ranges}
     lines = []
     for (network, scope), some in by_network.items():
-        pool = pools.get(network)
-        ranges = [r.range for r in pool.ranges if r.scope == scope] if pool is not None else []
-        for range_ in ranges:
-            inside = [a for a in some if a.address in range_.span]
-            lines.append(f"{network} {range_.span}: {_counted(inside)}, of {range_.usable} usable")
-        outside = [a for a in some if not any(a.address in r.span for r in ranges)]
+        spans = {span: usable for (*of, span), usable in ranges.items() if of == [network, scope]}
+        for span, usable in spans.items():
+            inside = [a for a in some if a.address in span]
+            lines.append(f"{network} {span}: {_counted(inside)}, of {usable} usable")
+        outside = [a for a in some if not any(a.address in span for span in spans)]
         if outside:
-            lines.append(f"{network}{' outside its ranges' if ranges else ''}: {_counted(outside)}")
+            lines.append(f"{network}{' outside its ranges' if spans else ''}: {_counted(outside)}")
     return lines
 
 
@@ -199,7 +209,7 @@ def _show(found: Sequence[Allocation], source: Source, form: Format) -> None:
     output.show(form, None, headers=headers, rows=[row(a) for a in found])
     if form is not Format.NAME:
         typer.echo("")
-        for line in summary(found, source.pools()):
+        for line in summary(found, [pool for _, pool in source.pools()]):
             typer.echo(line)
 
 

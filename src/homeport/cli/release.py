@@ -105,7 +105,7 @@ def reserve(
         raise typer.BadParameter(f'found "{interface}", expected a name such as net1', param_hint="--interface")
     slot = Slot(replica, network, interface)
     with sources.opened(Place(store, lab, kubeconfig)) as source:
-        pooled = _range_of(source, wanted, network, scope)
+        pooled = _range_of(source, wanted, slot, scope)
         where = pooled.scope if pooled is not None else scope or ""
         _require_none(source, wanted, where, slot, pooled)
         kept = Allocation(
@@ -137,8 +137,7 @@ def _find(
     if workload:
         name, wanted = workload, msgspec.structs.replace(wanted, workload=workload, namespace=namespace or "default")
     elif _is_address(what):
-        address = parse_address(what)
-        found = [a for a in listed(source, wanted) if a.address == address]
+        found = _at(source, parse_address(what), wanted)
         if len(found) > 1:
             scopes = ", ".join(f'"{a.scope}"' for a in found)
             raise InvalidNetConf(f"release {what}: found it in scopes {scopes}, expected one", "say which: --scope")
@@ -153,6 +152,14 @@ def _find(
     if not found:
         raise NoSuchObject(f"release what {name} has: found no address of it")
     return found
+
+
+def _at(source: Source, address: IPAddress, wanted: Filter) -> Sequence[Allocation]:
+    """What stands at the address, in whatever scope; by name where the scopes are known."""
+    known = [r.scope for _, pool in source.pools() for r in pool.ranges]
+    scopes = dict.fromkeys(known if wanted.scope is None else [wanted.scope])
+    found = [a for scope in scopes if (a := source.store.get(scope, address)) is not None and wanted.takes(a)]
+    return found or [a for a in listed(source, wanted) if a.address == address]
 
 
 def _is_address(text: str) -> bool:
@@ -228,15 +235,25 @@ def _require_none(source: Source, wanted: IPAddress, scope: str, slot: Slot, poo
             )
 
 
-def _range_of(source: Source, address: IPAddress, network: str, scope: str | None) -> PoolRange | None:
-    """The network's range that hands the address out; None where networks are not known."""
+def _range_of(source: Source, address: IPAddress, slot: Slot, scope: str | None) -> PoolRange | None:
+    """The range of the slot's network that hands the address out; None where networks are not known.
+
+    Networks of one name may be defined in several namespaces: the workload's own goes first.
+    """
     if source.definitions is None:
         return None
-    pool = source.pools().get(network)
-    if pool is None:
-        raise NoSuchObject(f'reserve {address}: no network "{network}" whose addresses are ours')
-    for pooled in pool.ranges:
-        if address in pooled.range and scope in (None, pooled.scope):
-            return pooled
-    found = ", ".join(str(r.range) for r in pool.ranges)
-    raise InvalidNetConf(f'reserve {address}: network "{network}" does not hand it out, expected one of {found}')
+    assert slot.workload is not None
+    named = [(d, pool) for d, pool in source.pools() if pool.network == slot.network]
+    if not named:
+        raise NoSuchObject(f'reserve {address}: no network "{slot.network}" whose addresses are ours')
+    own = [pool for definition, pool in named if definition.namespace == slot.workload.namespace]
+    ranges = [r for pool in own or [pool for _, pool in named] for r in pool.ranges]
+    fitting = {r.scope: r for r in ranges if address in r.range and scope in (None, r.scope)}
+    if len(fitting) > 1:
+        scopes = ", ".join(f'"{s}"' for s in fitting)
+        raise InvalidNetConf(f"reserve {address}: found it in scopes {scopes}, expected one", "say which: --scope")
+    if not fitting:
+        found = ", ".join(str(r.range) for r in ranges)
+        network = f'network "{slot.network}"'
+        raise InvalidNetConf(f"reserve {address}: {network} does not hand it out, expected one of {found}")
+    return next(iter(fitting.values()))

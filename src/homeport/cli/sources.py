@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -82,11 +82,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     definitions: Callable[[], Sequence[NetworkDefinition]] | None = None
     events: Callable[[PodRef], Sequence[Said]] = lambda _ref: ()
 
-    def pools(self) -> Mapping[str, Pool]:
-        """The pools of all networks by the network's name, as far as they are known and can be right."""
+    def pools(self) -> Sequence[tuple[NetworkDefinition, Pool]]:
+        """Of all networks, as far as they are known and can be right."""
         from homeport.runtime import pooling
 
-        return pooling.by_network(self.definitions() if self.definitions is not None else ())
+        return pooling.pools_of(self.definitions() if self.definitions is not None else ())
 
 
 @contextmanager

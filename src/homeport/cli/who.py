@@ -96,8 +96,7 @@ def _histories(source: Source, address: IPAddress, scope: str | None) -> Mapping
     if scope is not None:
         scopes = [scope]
     else:
-        pools = source.pools().values()
-        known = [r.scope for pool in pools for r in pool.ranges if address in r.range.span]
+        known = [r.scope for _, pool in source.pools() for r in pool.ranges if address in r.range.span]
         scopes = list(dict.fromkeys(["", *known, *map(scope_of, entries)]))
     found = {s: (source.store.get(s, address), [e for e in entries if scope_of(e) == s]) for s in scopes}
     said = {s: history for s, history in found.items() if history[0] is not None or history[1]}

@@ -6,6 +6,7 @@ The same reading serves whoever looks at a cluster from outside: the commands, t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -68,17 +69,15 @@ def pool_of(
     return None
 
 
-def by_network(definitions: Iterable[NetworkDefinition]) -> Mapping[str, Pool]:
-    """Pools by their network's name. Left out is what cannot be read, and a name that two different pools share."""
-    found: dict[str, Pool | None] = {}
+def pools_of(definitions: Iterable[NetworkDefinition]) -> Sequence[tuple[NetworkDefinition, Pool]]:
+    """Those that have a pool of ours. One that cannot be read has none: the pods that want it are told why."""
+    found = []
     for definition in definitions:
-        try:
+        with suppress(CniError):
             pool = pool_of(network_of(definition))
-        except CniError:
-            continue  # the pods that want it are told what is wrong with it
-        if pool is not None:
-            found[pool.network] = pool if found.get(pool.network, pool) == pool else None
-    return {name: pool for name, pool in found.items() if pool is not None}
+            if pool is not None:
+                found.append((definition, pool))
+    return found
 
 
 def interfaces_of(annotation: str, namespace: str, ordinal: int | None, find: Find) -> tuple[Interface, ...]:
