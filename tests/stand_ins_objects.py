@@ -268,7 +268,10 @@ class MemoryWatch:
         return self._told_to
 
     def wait_listed(self, seconds: float) -> bool:
-        return self._listed.wait(seconds)
+        """Without a thread nobody else will tell it: whoever waits is told all there is."""
+        while seconds and not self._thread.is_alive() and self.step():
+            pass
+        return self._listed.wait(seconds if self._thread.is_alive() else 0)
 
     def stop(self) -> None:
         self._stopping.set()

@@ -51,6 +51,7 @@ class NodeStore:
         self._node = node
         self._now = now
         self._deliveries = Deliveries(remote, claims, now=now, monotonic=monotonic, on_trouble=on_trouble)
+        self._unsure: set[Slot] = set()  # of which only this node's own claims are known
         self._under_way: set[int] = set()  # id() of claims that a thread here awaits an answer for
 
     # --- reading ---
@@ -72,7 +73,9 @@ class NodeStore:
         except TryAgainLater:
             if not shown:
                 raise
+            self._unsure.add(slot)
             return _sorted(shown.values())
+        self._unsure.discard(slot)
         others = {(a.scope, a.address): a for a in found if (a.scope, a.address) not in own}
         return _sorted([*others.values(), *shown.values()])
 
@@ -120,6 +123,8 @@ class NodeStore:
             if present is not None and self._kept_again(present, allocation):
                 return allocation
             return self.remote.create(allocation, cause=cause)
+        if allocation.slot in self._unsure:
+            raise Conflict  # it may have one already that this node was not told of: whoever claims asks again
         claim = HeldClaim(allocation=allocation, state=State.CLAIMING, cause=cause, at=self._now())
         self._under_way.add(id(claim))
         try:
