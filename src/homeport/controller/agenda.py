@@ -51,14 +51,18 @@ class Agenda:
                 del self._workloads[workload]
             return taken
 
-    def __len__(self) -> int:
-        return len(self._allocations) + len(self._workloads)
+    def has_allocations(self) -> bool:
+        return bool(self._allocations)
 
-    def wait(self, seconds: float) -> None:
-        """Until something is put in, or was since the last wait; no longer than `seconds`."""
+    def has_workloads(self) -> bool:
+        return bool(self._workloads)
+
+    def wait(self, seconds: float) -> bool:
+        """Until something is put in, or was since the last wait; False when `seconds` passed before."""
         with self._changed:
-            self._changed.wait_for(lambda: self._woken, max(0.0, seconds))
+            woken = self._changed.wait_for(lambda: self._woken, max(0.0, seconds))
             self._woken = False
+            return woken
 
     def _wake(self) -> None:
         self._woken = True

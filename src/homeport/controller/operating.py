@@ -112,8 +112,8 @@ class Term:
             _Job("ledger", self._ledger.due_in, self._keep_ledger),
             _Job("networks", self._pools_due, self._count_pools),
             _Job("full pass", lambda: max(0.0, self._next_pass - clock.monotonic()), self._begin_pass),
-            _Job("reservations", self._agenda_due, self._reserver.step),
-            _Job("allocations", self._agenda_due, self._settle),
+            _Job("reservations", lambda: 0.0 if self.agenda.has_workloads() else None, self._reserver.step),
+            _Job("allocations", lambda: 0.0 if self.agenda.has_allocations() else None, self._settle),
             _Job("ranges", self._ranges.due_in, self._ranges.flush),
             _Job("slots", self._slots.due_in, self._slots.step),
         )
@@ -184,12 +184,9 @@ class Term:
         self.agenda.add_workloads(self._reserver.everything())
         self._ranges.remove_stale(keep=self._view.unreadable)
 
-    def _agenda_due(self) -> float | None:
-        return 0.0 if len(self.agenda) else None
-
     def _settle(self) -> None:
         self._settler.step()
-        if self._began_pass is not None and not len(self.agenda):
+        if self._began_pass is not None and not self.agenda.has_allocations():
             self._reporter.pass_seconds.set(self._clock.monotonic() - self._began_pass)
             self._began_pass = None
             self._reporter.tell_doubts(self._settler.doubts)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from homeport.controller.agenda import Agenda
-from homeport.controller.caching import AllocationCache
+from homeport.controller.caching import AllocationCache, pod_of
 from homeport.controller.ledgering import LedgerKeeper
 from homeport.controller.ranging import RangeBook
 from homeport.controller.reporting import Reporter
@@ -14,7 +14,7 @@ from homeport.controller.reserving import Reserver
 from homeport.controller.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.controller.slots import SlotKeeper
 from homeport.controller.viewing import ClusterView, decode_pod, decode_workload
-from homeport.ipam.allocations import Allocation
+from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import Pod
 from homeport.kube import decoding
@@ -139,6 +139,16 @@ class Watches:
             self._ledger.changed(before, record)
             self._noted(before, record.allocation)
         self._agenda.add_allocations([found.name])
+        if record.allocation.phase is Phase.BOUND and (before is None or before.phase is not Phase.BOUND):
+            self._agenda.add_allocations(self._others_of(record.allocation))
+
+    def _others_of(self, taken_up: Allocation) -> Iterator[str]:
+        """What the slot kept before, and may need no more now that it has something in use (E17)."""
+        ref = pod_of(taken_up.slot.owner)
+        for name in self._cache.of_pod(ref) if ref is not None else ():
+            other = self._cache.get(name)
+            if other is not None and other.slot == taken_up.slot and other.phase is Phase.RETAINED:
+                yield name
 
     def _allocation_gone(self, found: ApiObject) -> None:
         with self._allocating:
