@@ -52,8 +52,9 @@ def secret(admin: Api, cluster: Cluster) -> dict[str, str]:
 def test_the_page(cluster: Cluster, admin: Api, make_node: MakeNode) -> None:
     applied = re.findall(r"kubectl apply -f (\S+)", PAGE)
     assert len(applied) == 3
-    for name in applied:
-        admin.apply_file(ROOT / name)
+    for path in (ROOT / name for name in applied):
+        for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
+            admin.apply_file(file)
     data = secret(admin, cluster)
 
     node = make_node("node-a", start=False)
