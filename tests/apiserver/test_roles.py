@@ -177,7 +177,6 @@ FORBIDDEN_TO_BOTH: list[tuple[str, str, Json | None]] = [
     ("PATCH", "/apis/k8s.cni.cncf.io/v1/namespaces/{namespace}/network-attachment-definitions/net", ANY),
     ("DELETE", HOMEPORT + "/ipallocations", None),  # all at once
     ("PUT", HOMEPORT + "/ipallocations/10.0.0.1", ANY),
-    ("PATCH", HOMEPORT + "/ipledgers/ledger-00000000000000000001", ANY),
     ("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ipallocations.homeport.dev", ANY),
     ("PATCH", "/apis/rbac.authorization.k8s.io/v1/clusterroles/homeport-node", ANY),
     ("GET", "/api/v1/namespaces/{namespace}/events", None),
@@ -194,6 +193,7 @@ FORBIDDEN_TO_NODES = [
     ("DELETE", HOMEPORT + "/ipranges/10.0.0.1.10.0.0.9", None),
     ("POST", HOMEPORT + "/ipledgers", {"metadata": {"name": "x"}}),
     ("GET", HOMEPORT + "/ipledgers", None),
+    ("PATCH", HOMEPORT + "/ipledgers/ledger-00000000000000000001", ANY),
     ("DELETE", HOMEPORT + "/ipledgers/ledger-00000000000000000001", None),
     ("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/homeport-controller", None),
     ("PATCH", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/homeport-controller", ANY),
