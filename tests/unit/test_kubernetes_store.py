@@ -291,6 +291,28 @@ def test_a_record_names_all_places_whoever_writes_it() -> None:
     assert places(one) == ["10.9.0.1", "10.9.0.2", "10.9.0.3"]
 
 
+def test_an_address_that_a_map_gives_to_another_replica_is_noted_for_that_one() -> None:
+    node = Node()
+    kept = node.store.replace(retained(node.store.create(allocation(), cause="allocated")), cause="DEL")
+    other = Slot(Replica(WEB.workload, 1), "lan", "net1")
+    node.sent()
+    moved = node.store.replace(msgspec.structs.replace(kept, slot=other), cause="mapped")
+    assert node.sent() == ["create ipslots", "patch ipallocations"]
+    assert Node(node.objects.server).store.of_slot(other) == (moved,)
+    assert Node(node.objects.server).store.of_slot(SLOT) == ()
+
+
+def test_what_this_process_has_not_seen_is_looked_at_before_it_is_changed() -> None:
+    """It may be another slot's."""
+    kept = Node()
+    made = kept.store.create(allocation(), cause="allocated")
+    restarted = Node(kept.objects.server)
+    left = restarted.store.replace(retained(made), cause="DEL")
+    assert restarted.sent() == ["get ipallocations", "patch ipallocations"]
+    restarted.store.replace(msgspec.structs.replace(left, phase=Phase.BOUND, holder=holder("c2")), cause="returned")
+    assert restarted.sent() == ["patch ipallocations"]
+
+
 def test_every_claim_makes_a_new_version_of_the_record() -> None:
     """Else the controller, which removes records of no use, could remove it between the note and the claim."""
     node = Node()

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Slot
 from homeport.model.errors import TryAgainLater
 from homeport.ports import ApiObject, ObjectChanged, ObjectExists, Objects, Place
@@ -15,6 +16,7 @@ from homeport.stores.kubernetes.slots import SlotRecord, decode_slot, slot_body,
 
 _NAME_SECONDS = 10.0
 _REMEMBERED_MAX = 1024
+_SEEN_MAX = 4096
 _PLACES_MAX = 32  # beyond it, places that are proven not to be the slot's are struck
 
 
@@ -27,11 +29,27 @@ class SlotRecords:
         self._objects, self._owns, self._monotonic = objects, owns, monotonic
         self._lock = threading.Lock()
         self._remembered: OrderedDict[str, SlotRecord] = OrderedDict()
+        self._seen: OrderedDict[Place, tuple[int, Slot]] = OrderedDict()
 
     def places_of(self, slot: Slot) -> tuple[Place, ...]:
         """Everywhere the slot may have an address."""
         record = self._read(slot)
         return record.places if record is not None else ()
+
+    def saw(self, allocation: Allocation) -> None:
+        """An allocation as it is stored: so its slot's record names it."""
+        place = allocation.scope, allocation.address
+        with self._lock:
+            self._seen.pop(place, None)
+            self._seen[place] = allocation.version, allocation.slot
+            if len(self._seen) > _SEEN_MAX:
+                self._seen.popitem(last=False)
+
+    def slot_seen(self, place: Place, version: int) -> Slot | None:
+        """Whose the place was at that version; None where this process has not seen it, or forgot."""
+        with self._lock:
+            seen = self._seen.get(place)
+        return seen[1] if seen is not None and seen[0] == version else None
 
     def name(self, slot: Slot, place: Place) -> None:
         """Makes sure that the record names the place, and that it is of a new version.

@@ -18,7 +18,7 @@ from homeport.ipam.identities import Owner, Replica, Slot, Workload
 from homeport.ipam.ranges import Span
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import TryAgainLater
-from homeport.ports import AlreadyExists, Conflict, LedgerEntry, ObjectChanged, ObjectExists, Objects, Place
+from homeport.ports import AlreadyExists, ApiObject, Conflict, LedgerEntry, ObjectChanged, ObjectExists, Objects, Place
 from homeport.stores.kubernetes import names, wire
 from homeport.stores.kubernetes.hints import Hints
 from homeport.stores.kubernetes.ledger import PLAIN_DELETION, decode_chunk, decode_entries
@@ -119,7 +119,7 @@ class KubernetesStore:
         deadline = self._monotonic() + CLAIM_SECONDS
         while True:
             try:
-                created = wire.decode(self._objects.create(IPALLOCATIONS, body))
+                created = self._seen(self._objects.create(IPALLOCATIONS, body)).allocation
             except ObjectExists:
                 present = self._read(scope, address)
             else:
@@ -135,18 +135,21 @@ class KubernetesStore:
                 raise TryAgainLater(f"claim {address}: comes and goes for {CLAIM_SECONDS:g} s")
 
     def replace(self, allocation: Allocation, *, cause: str) -> Allocation:
+        if allocation.version == 0:
+            raise Conflict
+        self._name_other_slot(allocation)
         write = _new_write()
         body = wire.patch_body(allocation, cause=cause, changed=self._now(), write=write)
         return self._patch(allocation, body, write).allocation
 
     def delete(self, allocation: Allocation, *, cause: str) -> None:
+        if allocation.version == 0:
+            raise Conflict
         version = str(allocation.version)
         if cause != PLAIN_DELETION:  # what a watch is told last is the object, so it must say why
             write = _new_write()
             noted = self._patch(allocation, wire.last_write(cause, self._now(), write), write)
             version = str(noted.allocation.version)
-        elif allocation.version == 0:
-            raise Conflict
         try:
             self._objects.delete(IPALLOCATIONS, _name(allocation), version=version)
         except ObjectChanged as e:
@@ -155,13 +158,25 @@ class KubernetesStore:
 
     # --- inside ---
 
+    def _name_other_slot(self, allocation: Allocation) -> None:
+        """Where the address was another slot's, as when a map gives it to another replica, its record says so first."""
+        place = allocation.scope, allocation.address
+        if not isinstance(allocation.slot.owner, Replica):
+            return
+        former = self._records.slot_seen(place, allocation.version)
+        if former is None:
+            present = self.get(*place)
+            if present is None or present.version != allocation.version:
+                raise Conflict
+            former = present.slot
+        if former != allocation.slot:
+            self._records.name(allocation.slot, place)
+
     def _patch(self, allocation: Allocation, body: Mapping[str, object], write: str) -> wire.Record:
         """Overwrites the version that `allocation` carries, or finds that it has done so already."""
-        if allocation.version == 0:  # "0" is a version like any other to the API server, and "" is any
-            raise Conflict
         version = str(allocation.version)
         try:
-            return wire.decode_record(self._objects.patch(IPALLOCATIONS, _name(allocation), body, version=version))
+            return self._seen(self._objects.patch(IPALLOCATIONS, _name(allocation), body, version=version))
         except ObjectChanged as e:
             present = self._read(allocation.scope, allocation.address)
             if present is None or present.write != write:
@@ -170,7 +185,12 @@ class KubernetesStore:
 
     def _read(self, scope: str, address: IPAddress) -> wire.Record | None:
         stored = self._objects.get(IPALLOCATIONS, names.allocation_name(scope, address))
-        return None if stored is None else wire.decode_record(stored)
+        return None if stored is None else self._seen(stored)
+
+    def _seen(self, stored: ApiObject) -> wire.Record:
+        record = wire.decode_record(stored)
+        self._records.saw(record.allocation)
+        return record
 
     def _owns(self, slot: Slot, place: Place) -> bool:
         present = self.get(*place)
