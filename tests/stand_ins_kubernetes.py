@@ -14,6 +14,7 @@ from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.kube import requests
 from homeport.model.errors import IOFailure, TryAgainLater
 from homeport.model.names import PodRef
+from homeport.multinet.ipam_claims import IpamClaim
 from homeport.ports import Event, NetworkDefinition
 
 Mood = Literal["answering", "unreachable", "refusing"]
@@ -33,6 +34,7 @@ class FakeKubernetes:
         self.definitions: dict[tuple[str, str], NetworkDefinition] = {}
         self.workloads: dict[Workload, WorkloadState] = {}
         self.nodes: dict[str, NodeState] = {}
+        self.ipam_claims: dict[tuple[str, str], IpamClaim] = {}
         self.events: list[Event] = []
         self.mood: Mood = "answering"
         self.delay_seconds = 0.0
@@ -98,6 +100,11 @@ class FakeKubernetes:
         self._ask("definition", f"{namespace}/{name}")
         with self._lock:
             return self.definitions.get((namespace, name))
+
+    def ipam_claim(self, namespace: str, name: str) -> IpamClaim | None:
+        self._ask("ipam_claim", f"{namespace}/{name}")
+        with self._lock:
+            return self.ipam_claims.get((namespace, name))
 
     def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
         requests.patch_pod_annotations(ref, uid, annotations)

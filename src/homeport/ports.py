@@ -27,6 +27,7 @@ from homeport.ipam.ranges import Span as Span
 from homeport.model.addresses import Family, IPAddress, IPInterface, IPNetwork, MacAddress
 from homeport.model.names import PodRef
 from homeport.model.results import Result
+from homeport.multinet.ipam_claims import IpamClaim
 
 # --- the kernel ------------------------------------------------------------------------------------------------
 
@@ -451,6 +452,9 @@ class Kubernetes(Cluster, Protocol):
         """
 
     def definition(self, namespace: str, name: str) -> NetworkDefinition | None: ...
+    def ipam_claim(self, namespace: str, name: str) -> IpamClaim | None:
+        """As it is now. Its resource need not be installed where nobody asks."""
+
     def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
         """Sets annotations of this very pod by one PATCH of its status; False when it is gone or another one."""
 

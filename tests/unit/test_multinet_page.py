@@ -41,7 +41,7 @@ def test_a_json_form_is_read(text: str) -> None:
 def test_every_field_is_shown_and_explained() -> None:
     every = SELECTIONS[0]
     fields = {"name", "namespace", "interface", "ips", "mac", "infiniband-guid", "portMappings", "bandwidth"}
-    fields |= {"deviceID", "cni-args", "default-route"}
+    fields |= {"deviceID", "cni-args", "default-route", "ipam-claim-reference"}
     shown = {key for entry in json.loads(every) for key in entry}
     explained = {key for row in re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE) for key in re.findall(r"`(.*?)`", row)}
     wire = {field.encode_name for field in msgspec.structs.fields(selections._WireSelection)}

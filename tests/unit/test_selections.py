@@ -36,7 +36,7 @@ def select(name: str, namespace: str = "pods", **rest: Any) -> NetworkSelection:
             (select("a.b", "x", ifname="n1"),),
         ),
         ('[{"name":"a","interfaceRequest":"n2"}]', (select("a", ifname="n2"),)),
-        ('[{"name":"a","ipam-claim-reference":"x","ips":null}]', (select("a"),)),
+        ('[{"name":"a","ipam-claim-reference":"x.y","ips":null}]', (select("a", ipam_claim="x.y"),)),
     ],
 )
 def test_both_forms(annotation: str, wanted: tuple[NetworkSelection, ...]) -> None:

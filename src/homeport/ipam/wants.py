@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.deciding import Want
 from homeport.ipam.identities import Holder, Replica, Slot
@@ -15,6 +17,7 @@ from homeport.ipam.policies import AddressMap, Policy, map_for, retention_for
 from homeport.ipam.pools import Pool
 from homeport.ipam.ranges import Span, match_ranges, merge_spans
 from homeport.model.addresses import IPAddress
+from homeport.model.errors import InvalidNetConf
 
 _STRENGTH = {Phase.BOUND: 0, Phase.QUARANTINED: 1, Phase.RETAINED: 2, Phase.RESERVED: 3}
 
@@ -62,6 +65,26 @@ def wants_of(
             adopt_uid=workload_uid if retention.adopt == "Never" else None,
         )
         for r, address in zip(pool.ranges, mapped, strict=True)
+    )
+
+
+def mapped_to(wants: Sequence[Want], addresses: Sequence[IPAddress], *, source: str) -> tuple[Want, ...]:
+    """The wants with those addresses, in whatever order they are given; a range without one is served as before.
+
+    Raises `InvalidNetConf` for an address that no range hands out, or that a map keeps for somebody else; `source`
+    names who asks for them.
+    """
+    matched = match_ranges([w.range for w in wants], addresses)
+    for n, address in enumerate(addresses):
+        if n not in matched or not any(address in w.range for w in wants):
+            found = " and ".join(str(w.range.span) for w in wants) or "no range at all"
+            raise InvalidNetConf(f"{source}: found {address}, expected an address that is handed out, of {found}")
+        kept = (w for w, index in zip(wants, matched, strict=True) if index == n and w.mapped != address)
+        if any(address in span for w in kept for span in w.withheld):
+            raise InvalidNetConf(f"{source}: found {address}, which a map keeps for another, or the pod has already")
+    return tuple(
+        want if index is None else msgspec.structs.replace(want, mapped=addresses[index])
+        for want, index in zip(wants, matched, strict=True)
     )
 
 

@@ -29,7 +29,9 @@ from homeport.kube.sending import Observe, Sender
 from homeport.kube.watching import USUAL, Timing, Watcher
 from homeport.model.errors import CniError, TryAgainLater
 from homeport.model.names import PodRef
-from homeport.ports import Event, NetworkDefinition
+from homeport.multinet import ipam_claims
+from homeport.multinet.ipam_claims import IpamClaim
+from homeport.ports import Event, NetworkDefinition, Resource
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -39,6 +41,10 @@ _REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
 _FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
 _FLUSH_SECONDS = 2.0
 _JOIN_SECONDS = 1.0
+
+_IPAM_CLAIMS = Resource(
+    group="k8s.cni.cncf.io", version="v1alpha1", plural="ipamclaims", kind="IPAMClaim", namespaced=True
+)
 
 OnPodGone = Callable[[PodRef, str], None]
 
@@ -213,6 +219,10 @@ class KubernetesClient:
             if known is None:
                 raise
             return known
+
+    def ipam_claim(self, namespace: str, name: str) -> IpamClaim | None:
+        found = self.objects.get(_IPAM_CLAIMS, name, namespace=namespace)
+        return None if found is None else ipam_claims.decode(namespace, name, found.body)
 
     def write_annotations(self, ref: PodRef, uid: str, annotations: Mapping[str, str]) -> bool:
         request = requests.patch_pod_annotations(ref, uid, annotations)

@@ -17,7 +17,7 @@ from homeport.cni.conflists import ConfList
 from homeport.ipam.objects import Pod
 from homeport.ipam.replicas import ReplicaKind, replica_of
 from homeport.model.errors import CniError, InvalidNetConf, IOFailure, NoSuchObject, TryAgainLater
-from homeport.multinet import devices, isolation, selections
+from homeport.multinet import devices, ipam_claims, isolation, selections
 from homeport.multinet.requests import ResolvedNetwork
 from homeport.multinet.selections import NetworkSelection
 from homeport.multinet.settings import Settings
@@ -58,14 +58,14 @@ class Resolver:
             chosen = pod.annotations.get(selections.DEFAULT_ANNOTATION, "")
             if chosen.strip():
                 wanted = selections.parse_default(chosen, settings.multus_namespace, ordinal=ordinal)
-                found[0] = msgspec.structs.replace(self._selected(wanted), main=True)
+                found[0] = msgspec.structs.replace(self._selected(wanted, pod), main=True)
             if pod.ref.namespace not in settings.system_namespaces:
                 found += [self._named(name) for name in settings.default_networks]
             listed = selections.parse(
                 pod.annotations.get(selections.ANNOTATION, ""), pod.ref.namespace, ordinal=ordinal
             )
             isolation.require_permitted(listed, pod.ref.namespace, settings)
-            found += [self._selected(selection) for selection in listed]
+            found += [self._selected(selection, pod) for selection in listed]
         auxiliary = self._auxiliary()
         return (*found, auxiliary) if auxiliary is not None else tuple(found)
 
@@ -108,7 +108,7 @@ class Resolver:
             raise NoSuchObject(f"find network in {path}: found no .conf or .conflist in this directory")
         return _plain(networks.load_file(self._files, os.path.join(path, listed[0])))
 
-    def _selected(self, selection: NetworkSelection) -> ResolvedNetwork:
+    def _selected(self, selection: NetworkSelection, pod: Pod) -> ResolvedNetwork:
         """A network that the pod asks for: always an object."""
         definition, unknown = self._definition(selection.namespace, selection.name)
         if unknown is not None:
@@ -118,7 +118,23 @@ class Resolver:
             raise NoSuchObject(
                 f'find network "{selection.namespace}/{selection.name}": no such NetworkAttachmentDefinition'
             )
-        return msgspec.structs.replace(self._defined(definition), selection=selection)
+        resolved = self._defined(definition)
+        if selection.ipam_claim is not None:
+            selection = self._with_claim(selection, selection.ipam_claim, pod, resolved)
+        return msgspec.structs.replace(resolved, selection=selection)
+
+    def _with_claim(
+        self, selection: NetworkSelection, name: str, pod: Pod, resolved: ResolvedNetwork
+    ) -> NetworkSelection:
+        """The selection with the claim's addresses told to the network's plugins."""
+        claim = self._kubernetes.ipam_claim(pod.ref.namespace, name) if self._kubernetes is not None else None
+        if claim is None:
+            raise NoSuchObject(
+                f'attach network "{resolved.name}": find IPAMClaim "{pod.ref.namespace}/{name}": no such object'
+            )
+        with _at(f'network "{resolved.name}"'):
+            told = ipam_claims.cni_args(claim, resolved.network, resolved.name)
+        return msgspec.structs.replace(selection, cni_args={**selection.cni_args, **told})
 
     def _definition(self, namespace: str, name: str) -> tuple[NetworkDefinition | None, TryAgainLater | None]:
         """(the object, or None when it is not there; why that cannot be told now)."""

@@ -34,6 +34,11 @@ READING_MAC = (
 """Plugins that take `mac` without declaring it, most of them from `MAC` in CNI_ARGS."""
 
 _READING: Mapping[str, frozenset[str]] = {"ips": READING_IP, "mac": READING_MAC}
+CLAIM_REFERENCE = "ipam-claim-reference"
+
+READING_CLAIMS = frozenset({"whereabouts"}) | _READING_ANNOTATION
+"""Plugins that hand out an IPAMClaim's addresses."""
+
 _SELECTION_KEYS = {"infinibandGUID": "infiniband-guid"}  # where the annotation calls it otherwise
 
 
@@ -50,6 +55,11 @@ def unhonoured(network: ConfList, selection: NetworkSelection) -> tuple[str, ...
 
 def require_honoured(name: str, network: ConfList, selection: NetworkSelection) -> None:
     """Raises `InvalidNetConf` that names the network, the requests, and what its plugins would have to declare."""
+    if selection.ipam_claim is not None and _types(network).isdisjoint(READING_CLAIMS):
+        raise InvalidNetConf(
+            f'attach network "{name}": found a request for "{CLAIM_REFERENCE}", expected an IPAM plugin of it that '
+            f"reads claims: {', '.join(sorted(READING_CLAIMS))}"
+        )
     missing = unhonoured(network, selection)
     if not missing:
         return

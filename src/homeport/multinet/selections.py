@@ -59,7 +59,8 @@ class NetworkSelection(msgspec.Struct, frozen=True, kw_only=True):
     """One attachment a pod asks for. `ifname` None: the runtime numbers it.
 
     `mac` and `infiniband_guid` are lower-case hex pairs joined by colons (6, 8 or 20 bytes). `default_route` None
-    leaves the pod's default route alone; an empty one keeps the network's own.
+    leaves the pod's default route alone; an empty one keeps the network's own. `ipam_claim` is the name of an IPAMClaim
+    in the pod's namespace, whose addresses the pod is to have.
     """
 
     namespace: str
@@ -73,6 +74,7 @@ class NetworkSelection(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str | None = None
     cni_args: Mapping[str, Any] = {}
     default_route: tuple[IPAddress, ...] | None = None
+    ipam_claim: str | None = None
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}" + (f"@{self.ifname}" if self.ifname else "")
@@ -91,6 +93,7 @@ class _WireSelection(msgspec.Struct, rename="kebab"):
     device_id: str = msgspec.field(name="deviceID", default="")
     cni_args: dict[str, Any] = {}
     default_route: list[str] | None = None
+    ipam_claim_reference: str = ""
 
 
 def parse(annotation: str, pod_namespace: str, *, ordinal: int | None = None) -> tuple[NetworkSelection, ...]:
@@ -130,6 +133,7 @@ def encode(selection: NetworkSelection) -> dict[str, Any]:
         "deviceID": selection.device_id,
         "cni-args": dict(selection.cni_args),
         "default-route": None if selection.default_route is None else [str(ip) for ip in selection.default_route],
+        "ipam-claim-reference": selection.ipam_claim,
     }
     return {key: value for key, value in encoded.items() if value or (key == _TOLD_EMPTY and value is not None)}
 
@@ -194,6 +198,9 @@ class _Reader:
         """An item of the JSON list."""
         wire = documents.convert(item, _WireSelection, at=at)
         routes = None if wire.default_route is None else enumerate(wire.default_route)
+        if wire.ipam_claim_reference and wire.ips:
+            expected = "either ipam-claim-reference or ips"
+            raise InvalidNetConf(f"annotation {at}: found both, expected {expected}: a claim says which addresses")
         return NetworkSelection(
             namespace=_read(wire.namespace or self._namespace, f"{at}.namespace", _subdomain),
             name=self._expanded(wire.name, f"{at}.name", _subdomain),
@@ -208,6 +215,7 @@ class _Reader:
             default_route=None
             if routes is None
             else tuple(_read(text, f"{at}.default-route[{i}]", _address) for i, text in routes),
+            ipam_claim=_read(wire.ipam_claim_reference, f"{at}.ipam-claim-reference", _object_name),
         )
 
     def _expanded(self, text: str, at: str, read: Callable[[str], T], *, as_byte: bool = False) -> T:
@@ -238,6 +246,10 @@ def _subdomain(text: str) -> str:
     if not is_subdomain(text):
         raise _Unfit('lower-case letters, digits, "-" and "."')
     return text
+
+
+def _object_name(text: str) -> str | None:
+    return _subdomain(text) if text else None
 
 
 def _ifname(text: str) -> str | None:

@@ -37,10 +37,11 @@ from homeport.ipam.pools import Pool
 from homeport.ipam.ranges import merge_spans
 from homeport.ipam.replicas import replica_of
 from homeport.ipam.slices import slice_start
-from homeport.ipam.wants import wants_of
+from homeport.ipam.wants import mapped_to, wants_of
 from homeport.model.addresses import IPAddress, MacAddress
 from homeport.model.errors import AddressTaken, CniError, PoolExhausted, TryAgainLater, WaitingForRelease
 from homeport.model.names import AttachmentKey, PodRef
+from homeport.multinet.ipam_claims import Claimed
 from homeport.plugins import whereabouts_conf
 from homeport.plugins.proving import examine, probing_link, stranger_at
 from homeport.ports import AllocationStore, AlreadyExists, Clock, Cluster, Conflict, Place, Shells
@@ -90,7 +91,7 @@ def claimant_of(conf: NetConf, attachment: Attachment, shells: Shells, policy: P
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """One interface's claim on a pool, and what it may act on. `deadline` is on the clock's monotonic scale.
 
-    `avoid` are addresses the interface has from elsewhere.
+    `avoid` are addresses the interface has from elsewhere; `claimed` are what an IPAMClaim gives it.
     """
 
     pool: Pool
@@ -101,6 +102,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     store: AllocationStore
     deadline: float
     avoid: tuple[IPAddress, ...] = ()
+    claimed: Claimed | None = None
 
 
 def claim(asked: Claim) -> tuple[Allocation, ...]:
@@ -121,6 +123,8 @@ def claim(asked: Claim) -> tuple[Allocation, ...]:
         workload_uid=pod.owner.uid if pod is not None and pod.owner is not None else "",
         avoid=asked.avoid,
     )
+    if asked.claimed is not None:
+        wants = mapped_to(wants, asked.claimed.addresses, source=f'IPAMClaim "{asked.claimed.claim}"')
     known = asked.store.of_slot(claimant.slot, likely=_likely(wants))
     bound: list[Allocation] = []
     for want in wants:

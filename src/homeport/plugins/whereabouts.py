@@ -107,6 +107,7 @@ def _asked(conf: NetConf, attachment: Attachment, shells: Shells, wanted: Wherea
         store=shells.open_allocations(wanted.store),
         deadline=shells.clock.monotonic() + claiming.CLAIM_SECONDS,
         avoid=tuple(ip.address.ip for ip in wanted.static),
+        claimed=wanted.claimed,
     )
 
 

@@ -20,6 +20,8 @@ from homeport.ipam.ranges import parse_address, parse_interface
 from homeport.model.addresses import IPInterface
 from homeport.model.errors import InvalidNetConf
 from homeport.model.results import DNS, IPConfig, Route
+from homeport.multinet import ipam_claims
+from homeport.multinet.ipam_claims import Claimed
 from homeport.ports import Files
 
 TYPE = "whereabouts"
@@ -47,11 +49,14 @@ class _Keys(msgspec.Struct, frozen=True):
 
 
 class WhereaboutsConf(msgspec.Struct, frozen=True, kw_only=True):
-    """`static` are the addresses given in full, which belong to no pool. `store` is as `store_path` gives it."""
+    """`static` are the addresses given in full, which belong to no pool. `store` is as `store_path` gives it. `claimed`
+    are those of an IPAMClaim, which the pool is to give.
+    """
 
     pool: Pool
     store: str | None = None
     static: tuple[IPConfig, ...] = ()
+    claimed: Claimed | None = None
     routes: tuple[Route, ...] = ()
     dns: DNS = DNS()
 
@@ -68,6 +73,7 @@ def parse(conf: NetConf, attachment: Attachment, ipam: Mapping[str, Any]) -> Whe
         pool=pool,
         store=store_path(ipam),
         static=static,
+        claimed=ipam_claims.claimed_of(conf.raw),
         routes=shared.routes,
         dns=shared.dns,
     )
