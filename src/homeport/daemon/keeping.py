@@ -12,6 +12,7 @@ from homeport.daemon.squatting import Squatters
 from homeport.wiring import Node
 
 _TELL_SECONDS = 1.0
+_GATHER_SECONDS = 0.02
 
 
 def address_work(node: Node, metrics: Metrics) -> tuple[Repeating, ...]:
@@ -19,7 +20,7 @@ def address_work(node: Node, metrics: Metrics) -> tuple[Repeating, ...]:
     store, kubernetes, shells = node.allocations, node.kubernetes, node.shells
     if store is None or kubernetes is None:
         return ()
-    telling = Repeating("claims", store.deliver, seconds=_TELL_SECONDS)
+    telling = Repeating("claims", store.deliver, seconds=_TELL_SECONDS, gather_seconds=_GATHER_SECONDS)
     store.wake = telling.wake
     metrics.watch_claims(store)
     compared = Holding(

@@ -15,13 +15,15 @@ log = structlog.get_logger("homeport.daemon")
 class Repeating:
     """Does `action` at once, then every `seconds` after it has ended, and whenever it is woken.
 
-    What it raises is logged. `name` says what it is, for the log.
+    What it raises is logged. `name` says what it is, for the log. Woken, it begins `gather_seconds` later, so that it
+    does not compete with whoever woke it, and does at once what comes together.
     """
 
-    def __init__(self, name: str, action: Callable[[], object], *, seconds: float) -> None:
+    def __init__(self, name: str, action: Callable[[], object], *, seconds: float, gather_seconds: float = 0.0) -> None:
         self._name = name
         self._action = action
         self._seconds = seconds
+        self._gather_seconds = gather_seconds
         self._ended = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -51,5 +53,5 @@ class Repeating:
                 log.error("background work failed", work=self._name, error=str(e))
             except Exception:  # the edge of a thread: a bug must not silently end what keeps the node tidy
                 log.exception("a bug, please report it", work=self._name)
-            if not self._ended.is_set():
-                self._woken.wait(self._seconds)
+            if not self._ended.is_set() and self._woken.wait(self._seconds):
+                self._ended.wait(self._gather_seconds)

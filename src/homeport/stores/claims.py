@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
@@ -151,8 +151,12 @@ class Claims:
 
     def all(self) -> tuple[HeldClaim, ...]:
         """By scope and address."""
+        return self.having(lambda _claim: True)
+
+    def having(self, wanted: Callable[[HeldClaim], bool]) -> tuple[HeldClaim, ...]:
+        """Those that are wanted, by scope and address."""
         with self._lock:
-            found = list(self._claims.values())
+            found = [claim for claim in self._claims.values() if wanted(claim)]
         return tuple(sorted(found, key=lambda c: (c.allocation.scope, c.allocation.address.version, int(c.place[1]))))
 
     def swap(self, before: HeldClaim | None, after: HeldClaim | None) -> bool:

@@ -58,7 +58,7 @@ class Deliveries:
 
     def pending(self) -> int:
         """How many claims the other store is still to be told of."""
-        return sum(claim.is_pending for claim in self._claims.all())
+        return len(self._pending())
 
     def deliver(self) -> int:
         """Tells the other store what it has not been told; how much is left. Ends early while it does not answer, and
@@ -66,8 +66,11 @@ class Deliveries:
         """
         with self._delivering:
             if self._monotonic() >= self._not_before:
-                self._deliver([claim for claim in self._claims.all() if claim.is_pending])
+                self._deliver(self._pending())
             return self.pending()
+
+    def _pending(self) -> Sequence[HeldClaim]:
+        return self._claims.having(lambda claim: claim.is_pending)
 
     def _deliver(self, pending: Sequence[HeldClaim]) -> None:
         unanswered = 0
@@ -88,9 +91,9 @@ class Deliveries:
 
     def deliver_deletions(self, scope: str, span: Span) -> bool:
         """Frees now what was let go of a span; whether that was anything."""
-        deletions = [
-            c for c in self._claims.all() if c.state is State.DELETING and c.place[0] == scope and c.place[1] in span
-        ]
+        deletions = self._claims.having(
+            lambda c: c.state is State.DELETING and c.place[0] == scope and c.place[1] in span
+        )
         with self._delivering:
             for claim in deletions:
                 self._tell(claim.place)

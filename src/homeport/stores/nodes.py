@@ -87,13 +87,13 @@ class NodeStore:
 
     def of_holder(self, container_id: str, ifname: str) -> tuple[Allocation, ...]:
         """Of this node's containers."""
-        held = (c.allocation for c in self.claims.all() if c.is_held)
-        return tuple(a for a in held if a.is_held_by(container_id, ifname))
+        held = self.claims.having(lambda c: c.is_held and c.allocation.is_held_by(container_id, ifname))
+        return tuple(c.allocation for c in held)
 
     def of_node(self, node: str) -> tuple[Allocation, ...]:
         if node != self._node:
             return self.remote.of_node(node)
-        return tuple(c.allocation for c in self.claims.all() if c.is_held)
+        return tuple(c.allocation for c in self.claims.having(lambda c: c.is_held))
 
     def all(self, scope: str | None = None) -> Iterable[Allocation]:
         """As the other store has them."""
@@ -104,7 +104,7 @@ class NodeStore:
     ) -> tuple[IPAddress, ...]:
         """Without the places of this node's own claims: the other store may know less of those than they do."""
         for _ in range(2):
-            own = [Span(c.place[1], c.place[1]) for c in self.claims.all() if c.place[0] == scope]
+            own = [Span(c.place[1], c.place[1]) for c in self._in(scope, span)]
             found = self.remote.lowest_free(scope, span, [*excluding, *own], count=count, near=near)
             if found or not self._deliveries.deliver_deletions(scope, span):
                 break
@@ -226,8 +226,11 @@ class NodeStore:
 
     # --- what was asked and not answered ---
 
-    def _of_slot(self, slot: Slot) -> list[HeldClaim]:
-        return [claim for claim in self.claims.all() if claim.allocation.slot == slot]
+    def _of_slot(self, slot: Slot) -> Sequence[HeldClaim]:
+        return self.claims.having(lambda claim: claim.allocation.slot == slot)
+
+    def _in(self, scope: str, span: Span) -> Sequence[HeldClaim]:
+        return self.claims.having(lambda claim: claim.allocation.scope == scope and claim.allocation.address in span)
 
     def _settled(self, claim: HeldClaim) -> HeldClaim | None:
         """The claim with what became of its unanswered request; None when nothing did, and the slot asks anew.
