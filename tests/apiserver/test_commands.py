@@ -192,7 +192,7 @@ def test_why_a_pod_waits(shop: Shop, wait_until: WaitUntil) -> None:
         shop.store.delete(first, cause="DEL")
         shop.put("10.9.0.1", 0, Phase.BOUND, node=node, uid="the-one-before")
         text = shop("explain", f"{shop.namespace}/web-0")
-        assert "next ADD   waits (code 11): container c0ffee may still run on node" in text
+        assert "next ADD   asks from its node whether anybody answers for 10.9.0.1" in text
         assert f"if {node} is off for certain: homeport release 10.9.0.1 --force" in text
     finally:
         shop.admin.delete(f"/api/v1/nodes/{node}")

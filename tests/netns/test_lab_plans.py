@@ -132,7 +132,7 @@ def test_why_a_pod_waits_and_what_ends_it(homeport: Commands) -> None:
     assert "still answers for 10.0.0.8" in text, "what its last ADD said"
     assert "its pod: gone, the cluster has UID " in text
     assert "its node: NotReady, without the taint out-of-service" in text
-    assert "next ADD   waits (code 11): " in text
+    assert "next ADD   asks from its node whether anybody answers for 10.0.0.8: takes it if not, waits if so" in text
     assert f"if {node} is off for certain: homeport release 10.0.0.8 --force" in text
     refused = homeport("release", "10.0.0.8", "--lab", "lab", code=1)
     assert "in use: Bound: shop/web-0" in refused

@@ -115,7 +115,7 @@ def _facts(told: InterfaceStory, now: datetime) -> Iterator[tuple[str, str]]:
 
 def _range_facts(story: RangeStory, now: datetime) -> Iterator[tuple[str, str]]:
     from homeport.cli.who import sentence
-    from homeport.ipam.moving import Wait
+    from homeport.ipam.moving import Move
     from homeport.ipam.planning import numbered
 
     want, scope = story.want, story.want.scope
@@ -135,7 +135,7 @@ def _range_facts(story: RangeStory, now: datetime) -> Iterator[tuple[str, str]]:
         yield "holder", first
         yield from (("", text) for text in others)
     yield "next ADD", _outcome(story)
-    if story.holder is not None and story.held is not None and isinstance(story.holder.outcome, Wait):
+    if story.holder is not None and story.held is not None and not isinstance(story.holder.outcome, Move):
         yield "", f"if {story.holder.holder.node} is off for certain: homeport release {story.held.address} --force"
 
 
@@ -164,8 +164,11 @@ def _outcome(story: RangeStory) -> str:
 
     outcome: Foreseen = story.outcome
     match outcome:
-        case AlreadyHeld(allocation) | Examine(allocation):
+        case AlreadyHeld(allocation):
             return f"finds {allocation.address} its own: nothing to do"
+        case Examine(allocation):
+            asks = f"asks from its node whether anybody answers for {allocation.address}"
+            return f"{asks}: takes it if not, waits if so (code {errors.TryAgainLater.code})"
         case Take(previous, cause):
             return f"takes {previous.address}: {cause}"
         case Create(address, cause):
@@ -179,6 +182,8 @@ def _outcome(story: RangeStory) -> str:
 
 def _value(story: Story, shown: Sequence[InterfaceStory], said: Sequence[Said], now: datetime) -> dict[str, Any]:
     """The same for programs: each interface's facts in order, and its allocations."""
+    from homeport.ipam.deciding import Examine
+
     return {
         "namespace": story.ref.namespace,
         "pod": story.ref.name,
@@ -200,7 +205,7 @@ def _value(story: Story, shown: Sequence[InterfaceStory], said: Sequence[Said], 
                         "mapped": str(r.want.mapped) if r.want.mapped is not None else None,
                         "preferred": str(r.want.preferred) if r.want.preferred is not None else None,
                         "held": view_of(r.held) if r.held is not None else None,
-                        "next": type(r.outcome).__name__,
+                        "next": "Probe" if isinstance(r.outcome, Examine) else type(r.outcome).__name__,
                         "why": _outcome(r),
                     }
                     for r in i.ranges

@@ -201,8 +201,7 @@ class _Planner:
                 line = Line(slot=want.slot, address=want.range.interface(address), how=how)
             case AlreadyHeld(allocation=previous) | Examine(allocation=previous):
                 address = previous.address
-                node = f" on {previous.holder.node}" if previous.holder is not None else ""
-                line = Line(slot=want.slot, address=want.range.interface(address), how=f"has it now{node}")
+                line = Line(slot=want.slot, address=want.range.interface(address), how=self._how_held(want, previous))
             case _:
                 self._fail(want.slot, refusal(want, outcome))
                 return None
@@ -236,6 +235,13 @@ class _Planner:
             return "mapped"
         since = f"{previous.phase.value} for {_whose(previous, want)} since {previous.since:%Y-%m-%d %H:%M} UTC"
         return f"mapped; {since}" if previous.address == want.mapped else since
+
+    def _how_held(self, want: Want, held: Allocation) -> str:
+        if held.holder is not None:
+            return f"has it now on {held.holder.node}"
+        since = f"Quarantined since {held.since:%Y-%m-%d %H:%M} UTC"
+        self._notes[f"{want.slot.owner} waits while a stranger answers for {held.address}: {since}"] = None
+        return since
 
     def _fail(self, slot: Slot, why: str) -> None:
         self._line(slot, None, why)
@@ -281,7 +287,8 @@ class _Planner:
             found.append(outcome.address)
         key = (want.scope, want.range.span)
         self._surges[key] = self._surges.get(key, 0) + crowd.surge
-        self._crowd_line(crowd, ask, found, f"lowest free; {len(theirs)} theirs now" if theirs else "lowest free")
+        free = "free, from the slice of its node" if ask.pool is not None and ask.pool.slice_prefix else "lowest free"
+        self._crowd_line(crowd, ask, found, f"{free}; {len(theirs)} theirs now" if theirs else free)
         self._note_race(crowd, want, new=len(found) - len(theirs))
 
     def _note_race(self, crowd: Crowd, want: Want, *, new: int) -> None:

@@ -16,7 +16,7 @@ from homeport.ipam.allocations import Allocation, Retention
 from homeport.ipam.deciding import Want
 from homeport.ipam.foreseeing import Foreseen
 from homeport.ipam.identities import Holder, PodOwner, Replica, Slot, Workload
-from homeport.ipam.moving import HolderFacts, Move, Wait, decide_move
+from homeport.ipam.moving import HolderFacts, Move, ProbeFirst, Wait, decide_move
 from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.ipam.policies import RETENTION, map_for, retention_for
 from homeport.ipam.ranges import merge_spans
@@ -30,7 +30,6 @@ from homeport.ports import AllocationStore, Cluster
 from homeport.runtime import pooling
 from homeport.runtime.pooling import Find, Interface
 
-_PROBE = "the node of the next ADD asks on the wire, and waits while anybody answers"
 _RULES = ("whenScaled", "whenDeleted", "retainFor", "adopt")
 
 
@@ -40,13 +39,14 @@ class HolderStory(msgspec.Struct, frozen=True, kw_only=True):
     holder: Holder
     pod: Pod | None
     node: NodeState | None
-    outcome: Move | Wait
+    outcome: Move | Wait | ProbeFirst
 
 
 class RangeStory(msgspec.Struct, frozen=True, kw_only=True):
     """One range: what the slot wants of it, what it has, what stands at the one address that matters, what comes next.
 
-    `present` are the allocations at the mapped or preferred address, and the slot's own; None for none.
+    `present` are the allocations at the mapped or preferred address; None for none. An outcome of `Examine` hangs on a
+    probe that only a node can send.
     """
 
     want: Want
@@ -192,19 +192,16 @@ class _Teller:
         """The facts of R8, as far as the API server knows them."""
         holder = allocation.holder
         assert holder is not None
-        same = bool(holder.pod_uid) and holder.pod_uid == claimant.pod_uid
         gone = bool(holder.pod_uid) and (self._pod is None or self._pod.uid != holder.pod_uid)
         node = self._cluster.node(holder.node)
         facts = HolderFacts(
-            same_pod=same,
+            same_pod=bool(holder.pod_uid) and holder.pod_uid == claimant.pod_uid,
             pod_gone=gone,
             pod_finished=not gone and self._pod is not None and self._pod.finished,
             node_gone=node is None,
             node_out_of_service=node is not None and node.out_of_service,
-            cannot_probe=_PROBE,
         )
         outcome = decide_move(allocation.address, holder, facts)
-        assert isinstance(outcome, Move | Wait)  # no probe is asked for where none can be sent
         return HolderStory(holder=holder, pod=self._pod, node=node, outcome=outcome)
 
 
@@ -224,8 +221,10 @@ class _Board:
         return self._store.lowest_free(want.scope, want.range.span, excluding, count=count)
 
     def move(self, allocation: Allocation, want: Want) -> Move | Wait | None:
+        if allocation.holder is None:  # quarantined: whether the stranger is still there, a probe tells
+            return None
         self.holder = self._teller.holder(allocation, want.holder)
-        return self.holder.outcome
+        return None if isinstance(self.holder.outcome, ProbeFirst) else self.holder.outcome
 
 
 def _address_of(outcome: Foreseen) -> IPAddress | None:
