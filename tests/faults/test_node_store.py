@@ -506,10 +506,22 @@ def test_a_bound_claim_that_the_store_lost_is_made_again(node: Node) -> None:
     made = node.bound()
     MemoryStore.delete(node.remote, made, cause="somebody deleted it")
     (claim,) = node.store.claims.all()
-    node.store.redeliver(claim)
+    assert node.store.restore(claim, over=0, cause="restored")
+    assert not node.store.restore(claim, over=0, cause="restored"), "it is another by now"
     assert node.store.deliver() == 0
     assert container_of(node.there()) == "c1"
     assert node.store.of_holder("c1", "net1") == (node.there(),)
+
+
+def test_a_claim_whose_holder_is_gone_is_let_go_once(node: Node) -> None:
+    made = node.bound()
+    (claim,) = node.store.claims.all()
+    assert node.store.let_go(claim, cause="gone")
+    assert not node.store.let_go(claim, cause="gone")
+    (left,) = node.store.claims.all()
+    assert left.state is (State.DELETING if made.slot.workload is None else State.RETAINING)
+    assert node.store.deliver() == 0
+    assert node.store.claims.all() == ()
 
 
 # --- the file -----------------------------------------------------------------------------------------------------

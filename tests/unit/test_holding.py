@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.stand_ins import START, Neighbourhood, StandingClock, World
-from tests.stand_ins_objects import MemoryObjects, MemoryServer
+from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
 
 from homeport.daemon.holding import Holding, Repair, recorded_addresses
 from homeport.daemon.squatting import PROBE_SECONDS, Squatters
@@ -91,9 +91,14 @@ class Machine:
         return made
 
     def look(self) -> None:
-        """A round, after the watch has told all there is."""
+        """A round, after the watch has told all there is; then what it decided is told."""
         self.objects.deliver()
+        self.round()
+
+    def round(self) -> None:
         self.holding.go_through()
+        self.clock.advance(seconds=20)  # past any pause after an outage
+        self.store.deliver()
 
     def stored(self, address: IPAddress = A1) -> Allocation | None:
         return self.elsewhere.get("", address)
@@ -162,7 +167,7 @@ def test_a_deleted_allocation_of_a_running_pod_is_made_again(machine: Machine, k
     machine.operator.delete(IPALLOCATIONS, "10.0.0.1")
     machine.objects.deliver()
     assert machine.woken == 1
-    machine.holding.go_through()
+    machine.round()
     found = machine.stored()
     assert found == msgspec.structs.replace(before, version=found.version if found else 0)
     assert machine.told() == [("AllocationRestored", str(pod.ref))]
@@ -289,8 +294,31 @@ def test_an_api_server_that_is_away_changes_nothing(machine: Machine) -> None:
     machine.holding.go_through()
     assert (machine.told(), held_by(machine.store.get("", A1))) == ([], "c1")
     machine.objects.reachable = True
-    machine.holding.go_through()
+    machine.round()
     assert machine.told() == [("AllocationRestored", "ns/job")]
+
+
+@pytest.mark.parametrize("then", ["nothing", "a stranger's"])
+def test_a_release_that_comes_in_the_middle_of_a_round_is_no_loss(machine: Machine, then: str) -> None:
+    """The claim is looked at, its DEL is done and told, and only then the live answer comes."""
+    pod, other = machine.world.start_stranger("job"), machine.world.start_stranger("other", node="n2")
+    mine = machine.attach(pod, "c1")
+    machine.operator.patch(IPALLOCATIONS, "10.0.0.1", {"status": {"cause": "noted by hand"}})
+    machine.objects.deliver()
+
+    def release(call: Call) -> None:
+        machine.objects.on_call = lambda _call: None
+        assert call.verb == "get"
+        machine.store.delete(mine, cause="DEL")
+        machine.store.deliver()
+        if then != "nothing":
+            machine.elsewhere.create(allocation_of(owner_of(other), A1, holder_of(other, "c9", "n2")), cause="x")
+
+    machine.objects.on_call = release
+    machine.round()
+    machine.look()
+    assert held_by(machine.stored()) == (None if then == "nothing" else "c9")
+    assert (machine.told(), machine.repairs, machine.holding.conflicts) == ([], [], 0)
 
 
 def test_one_that_cannot_be_judged_keeps_no_other_waiting(machine: Machine) -> None:
@@ -415,6 +443,15 @@ def test_lost_claims_are_made_again(machine: Machine) -> None:
     machine.store.replace(msgspec.structs.replace(found, phase=Phase.RETAINED, holder=None), cause="DEL")
     machine.store.deliver()
     assert held_by(machine.stored()) is None
+
+
+def test_a_watch_that_lags_brings_nothing_back(machine: Machine) -> None:
+    """A DEL is told before its namespace goes; the watch has the allocation yet."""
+    mine = machine.attach(machine.world.start_stranger("job"), "c1")
+    machine.store.delete(mine, cause="DEL")
+    machine.store.deliver()
+    machine.round()
+    assert (machine.claims.all(), machine.stored(), machine.repairs) == ((), None, [])
 
 
 def test_the_unknown_are_let_go_on_proof_alone(machine: Machine) -> None:

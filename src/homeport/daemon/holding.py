@@ -23,9 +23,9 @@ from homeport.ipam.identities import ContainerOwner, Holder, PodOwner, Replica
 from homeport.ipam.moving import HolderFacts
 from homeport.ipam.retention import LetGo, decide_bound
 from homeport.model.addresses import IPAddress
-from homeport.model.errors import CniError
+from homeport.model.errors import CniError, TryAgainLater
 from homeport.model.names import PodRef
-from homeport.ports import AlreadyExists, Cluster, Conflict, Event, Objects, Place
+from homeport.ports import Cluster, Conflict, Event, Objects, Place
 from homeport.runtime.caching import ResultCache
 from homeport.stores.claims import HeldClaim, State
 from homeport.stores.nodes import NodeStore
@@ -80,6 +80,7 @@ class Holding:
         self._emit, self._now, self._monotonic, self._count = emit, now, monotonic, count
         self._contested: dict[Place, Allocation] = {}
         self._troubles: dict[Place, str] = {}  # told already, each as long as it lasts
+        self._is_away = False
 
     @property
     def conflicts(self) -> int:
@@ -90,21 +91,32 @@ class Holding:
         self.seen.start(self._monotonic())
 
     def go_through(self) -> None:
-        """Looks at every claim, and at everything the store says this node holds. One that cannot be judged now does
-        not keep the others waiting.
+        """Looks at every claim, and at everything the store says this node holds. One that cannot be judged does not
+        keep the others waiting; while nobody answers, all wait for the next round.
         """
         self.seen.renew(self._monotonic())
         if not self.seen.is_listed():
             return
+        try:
+            self._go_through()
+        except TryAgainLater as e:
+            if not self._is_away:
+                log.warning("addresses are compared with the API server later", error=str(e))
+            self._is_away = True
+        else:
+            self._is_away = False
+
+    def _go_through(self) -> None:
         claims = {claim.place: claim for claim in self._claims.all()}
-        for place in [place for place in self._contested if place not in claims]:
-            del self._contested[place]
+        for known in (self._contested, self._troubles):
+            for place in [place for place in known if place not in claims and self.seen.get(place) is None]:
+                del known[place]
         for claim in claims.values():
             if claim.is_held:
                 self._attempt(claim.place, partial(self._keep, claim))
         for seen in self.seen.all():
             place = (seen.scope, seen.address)
-            if seen.holder is not None and seen.holder.node == self._node and place not in claims:
+            if seen.holder is not None and seen.holder.node == self._node and self._claims.find(*place) is None:
                 self._attempt(place, partial(self._account_for, seen, seen.holder))
 
     def _heard(self, place: Place, seen: Allocation | None) -> None:
@@ -113,14 +125,17 @@ class Holding:
             self.wake()
 
     def _attempt(self, place: Place, action: Callable[[], None]) -> None:
+        """Raises `TryAgainLater` alone: then the others could not be compared either."""
         try:
             action()
-        except (Conflict, AlreadyExists):
+        except Conflict:
             return  # somebody is at work on it: the next round sees what came of that
+        except TryAgainLater:
+            raise
         except CniError as e:
             if self._troubles.get(place) != str(e):
                 self._troubles[place] = str(e)
-                log.warning("cannot compare an address with the API server", address=str(place[1]), error=str(e))
+                log.error("cannot compare an address with the API server", address=str(place[1]), error=str(e))
             return
         self._troubles.pop(place, None)
 
@@ -139,7 +154,10 @@ class Holding:
         if seen is not None and claim.is_of(seen) and seen.version == claim.allocation.version:
             self._contested.pop(claim.place, None)
             return
-        match decide_held(claim.allocation, self._remote.get(*claim.place)):
+        outcome = decide_held(claim.allocation, self._remote.get(*claim.place))
+        if self._claims.find(*claim.place) is not claim:
+            return  # it has been let go meanwhile, and what was found may be what came of that
+        match outcome:
             case Agreed(present):
                 self._contested.pop(claim.place, None)
                 self._claims.swap(claim, msgspec.structs.replace(claim, allocation=present))
@@ -149,16 +167,16 @@ class Holding:
                 self._report_conflict(claim, by)
 
     def _restore(self, claim: HeldClaim, over: int, why: str) -> None:
-        mine = msgspec.structs.replace(claim.allocation, version=over)
-        cause = f"restored: {why} while its interface is up"
-        made = self._remote.replace(mine, cause=cause) if over else self._remote.create(mine, cause=cause)
-        self._claims.swap(claim, msgspec.structs.replace(claim, allocation=made))
+        """Through the store's deliveries: a release that comes now is told after it, whichever of them is slower."""
+        if not self._store.restore(claim, over=over, cause=f"restored: {why} while its interface is up"):
+            return
         self._contested.pop(claim.place, None)
         self._repaired("restored", claim.allocation, why)
+        slot = claim.allocation.slot
         self._tell(
             claim.allocation,
             "AllocationRestored",
-            f"the allocation of {mine.address} {why} while {mine.slot.ifname} on {mine.slot.network} has it:"
+            f"the allocation of {claim.allocation.address} {why} while {slot.ifname} on {slot.network} has it:"
             " made again as it was",
         )
 
@@ -181,30 +199,25 @@ class Holding:
     def _let_go_claim(self, claim: HeldClaim, holder: Holder) -> None:
         """A namespace that is gone took its interface along. Should a DEL come yet, it finds nothing to do (R7)."""
         cause = self._proof(claim.allocation, holder)
-        if cause is None:
-            return
-        left = released(claim.allocation, at=self._now())
-        if left is None:
-            self._store.delete(claim.allocation, cause=cause)
-        else:
-            self._store.replace(left, cause=cause)
-        self._repaired("released", claim.allocation, cause)
+        if cause is not None and self._store.let_go(claim, cause=cause):
+            self._repaired("released", claim.allocation, cause)
 
     # --- what the store says we have, and we know nothing of ---
 
     def _account_for(self, seen: Allocation, holder: Holder) -> None:
         if not holder.netns_path:
             return
-        if self._netns_exists(holder.netns_path):
-            found = HeldClaim(allocation=seen, state=State.BOUND, cause="found in the cluster", at=self._now())
-            if self._claims.swap(None, found):
-                self._repaired("adopted", seen, "no record of it on this node")
+        is_up = self._netns_exists(holder.netns_path)
+        cause = None if is_up else self._proof(seen, holder)
+        if not is_up and cause is None:
             return
-        cause = self._proof(seen, holder)
-        if cause is None:
-            return
-        present = self._remote.get(seen.scope, seen.address)
+        present = self._remote.get(seen.scope, seen.address)  # what was seen may have been let go since
         if present is None or present.slot != seen.slot or not present.is_held_by(holder.container_id, holder.ifname):
+            return
+        if cause is None:
+            found = HeldClaim(allocation=present, state=State.BOUND, cause="found in the cluster", at=self._now())
+            if self._claims.swap(None, found):
+                self._repaired("adopted", present, "no record of it on this node")
             return
         left = released(present, at=self._now())
         if left is None:

@@ -53,6 +53,7 @@ class Squatters:
         self._node, self._link_of, self._emit = node, link_of, emit
         self._now, self._monotonic, self._count = now, monotonic, count
         self._probed: dict[Place, float] = {}
+        self._troubles: dict[str, str] = {}  # the last of each link, which is told once
 
     def step(self) -> None:
         """Probes the address that waits longest, if one is due."""
@@ -76,7 +77,9 @@ class Squatters:
         except Conflict:
             return  # its slot has taken it meanwhile
         except CniError as e:
-            log.warning("cannot look for strangers", address=str(place[1]), link=link, error=str(e))
+            if self._troubles.get(link) != str(e):
+                self._troubles[link] = str(e)
+                log.warning("cannot look for strangers", address=str(place[1]), link=link, error=str(e))
 
     def _change(self, place: Place, mac: MacAddress | None, link: str) -> None:
         """As it is stored now: whoever answered may be its own next holder."""

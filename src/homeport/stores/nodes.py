@@ -15,7 +15,7 @@ from functools import partial
 
 import msgspec
 
-from homeport.ipam.allocations import Allocation, Phase
+from homeport.ipam.allocations import Allocation, Phase, released
 from homeport.ipam.identities import Holder, Owner, Replica, Slot, Workload
 from homeport.ipam.ranges import Span
 from homeport.model.addresses import IPAddress
@@ -271,10 +271,29 @@ class NodeStore:
         """
         return self._deliveries.deliver()
 
-    def redeliver(self, claim: HeldClaim) -> None:
-        """Tells the other store of a bound claim again: it has lost it, or has something older."""
-        if claim.state is State.BOUND and self.claims.swap(claim, msgspec.structs.replace(claim, undelivered=True)):
-            self.wake()
+    # --- what the node's reconciliation finds (docs/protocol.md P3, P20) ---
+
+    def restore(self, claim: HeldClaim, *, over: int, cause: str) -> bool:
+        """Tells the other store of a bound claim again: over its version `over`, or anew where it has nothing, for 0.
+
+        False when the claim is another by now: what was found there may be of its own doing.
+        """
+        allocation = msgspec.structs.replace(claim.allocation, version=over or claim.allocation.version)
+        again = msgspec.structs.replace(claim, allocation=allocation, cause=cause, at=self._now(), undelivered=True)
+        if claim.state is not State.BOUND or not self.claims.swap(claim, again):
+            return False
+        self.wake()
+        return True
+
+    def let_go(self, claim: HeldClaim, *, cause: str) -> bool:
+        """Of a holder that is proven gone. False when the claim is another by now."""
+        at = self._now()
+        state = State.DELETING if released(claim.allocation, at=at) is None else State.RETAINING
+        left = msgspec.structs.replace(claim, state=state, cause=cause, at=at, undelivered=False)
+        if not claim.is_held or not self.claims.swap(claim, left):
+            return False
+        self.wake()
+        return True
 
     def _is_here(self, holder: Holder | None) -> bool:
         return holder is not None and holder.node == self._node
