@@ -22,7 +22,9 @@ from homeport.controller.slots import SlotKeeper
 from homeport.controller.viewing import ClusterView, FillIpam
 from homeport.controller.watching import Watches
 from homeport.model.errors import CniError
-from homeport.ports import Clock, Cluster, Objects
+from homeport.ports import AllocationStore, Clock, Cluster, Objects
+from homeport.stores.coexisting import CoexistingStore
+from homeport.stores.keeping_coexistence import CoexistenceKeeper
 from homeport.stores.kubernetes.store import KubernetesStore
 
 FULL_PASS_SECONDS = 300.0
@@ -30,7 +32,10 @@ _FIRST_PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 0.5, 30.0
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What a controller acts on. `objects` write only while it leads."""
+    """What a controller acts on. `objects` write only while it leads.
+
+    `whereabouts_namespace` is where Whereabouts keeps its objects while some nodes still run it, or "".
+    """
 
     objects: Objects
     cluster: Cluster
@@ -39,6 +44,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     fill_ipam: FillIpam
     keeping: Keeping = Keeping()
     full_pass_seconds: float = FULL_PASS_SECONDS
+    whereabouts_namespace: str = ""
 
 
 class _Job:
@@ -71,7 +77,13 @@ class Term:
         self.cache = AllocationCache()
         self._view = ClusterView(tools.cluster, tools.fill_ipam)
         clock = tools.clock
-        store = KubernetesStore(tools.objects, now=clock.now, monotonic=clock.monotonic)
+        store: AllocationStore = KubernetesStore(tools.objects, now=clock.now, monotonic=clock.monotonic)
+        self._coexistence: CoexistenceKeeper | None = None
+        if tools.whereabouts_namespace:
+            coexisting = CoexistingStore(store, tools.objects, tools.whereabouts_namespace, monotonic=clock.monotonic)
+            store = coexisting
+            self._coexistence = CoexistenceKeeper(coexisting, monotonic=clock.monotonic)
+        self._next_keeping = 0.0
         self._settler = Settler(
             self.agenda,
             self.cache,
@@ -116,6 +128,7 @@ class Term:
             _Job("allocations", lambda: 0.0 if self.agenda.has_allocations() else None, self._settle),
             _Job("ranges", self._ranges.due_in, self._ranges.flush),
             _Job("slots", self._slots.due_in, self._slots.step),
+            _Job("coexistence", self._coexistence_due, self._keep_coexistence),
         )
         self._start = _Job("watches", lambda: 0.0, self._watches.start)
 
@@ -176,6 +189,15 @@ class Term:
         """Other networks: other ranges, other maps, other wishes for retention."""
         self._watches.count_pools()
         self._next_pass = self._clock.monotonic()
+
+    def _coexistence_due(self) -> float | None:
+        return None if self._coexistence is None else max(0.0, self._next_keeping - self._clock.monotonic())
+
+    def _keep_coexistence(self) -> None:
+        if self._coexistence is not None:
+            kept = self._coexistence.keep()
+            self._reporter.tell_contested([(c.allocation, c.reason) for c in kept.contested])
+            self._next_keeping = self._clock.monotonic() + self._full_pass_seconds
 
     def _begin_pass(self) -> None:
         self._next_pass = self._clock.monotonic() + self._full_pass_seconds

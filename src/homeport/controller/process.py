@@ -149,6 +149,7 @@ class Controller:
             fill_ipam=_fill_ipam,
             keeping=self._settings.keeping,
             full_pass_seconds=self._settings.full_pass_seconds,
+            whereabouts_namespace=self._settings.whereabouts_namespace,
         )
         self._stepped_at = self._clock.monotonic()
         self._term = term = Term(tools)

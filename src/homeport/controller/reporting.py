@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
@@ -56,6 +56,11 @@ class Reporter:
             "homeport_range_addresses",
             "Addresses of a range, by what they are.",
             ("range", "scope", "state"),
+            registry=self.registry,
+        )
+        self._contested = Gauge(
+            "homeport_controller_contested_addresses",
+            "Addresses of ours that Whereabouts has given to somebody as well.",
             registry=self.registry,
         )
         self.pass_seconds = Gauge(
@@ -123,6 +128,12 @@ class Reporter:
 
     def tell_bad_map(self, workload: Workload, reason: str) -> None:
         self._say(workload, "InvalidAddressMap", reason, warning=True)
+
+    def tell_contested(self, contested: Sequence[tuple[Allocation, str]]) -> None:
+        """All there are now: two may use one address, and a person must restart one of them."""
+        self._contested.set(len(contested))
+        for allocation, reason in contested:
+            self._warn_of(allocation, "AddressContested", f"{_address(allocation)}: {reason}")
 
     def tell_failure(self, work: str, error: Exception) -> None:
         """Something that is tried again."""

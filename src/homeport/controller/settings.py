@@ -18,6 +18,7 @@ from homeport.controller.electing import LeaseSettings
 from homeport.controller.ledgering import Keeping
 from homeport.controller.operating import FULL_PASS_SECONDS
 from homeport.model.errors import InvalidNetConf, IOFailure
+from homeport.model.names import is_label
 
 CONFIG_FILE = Path("/etc/homeport/controller.json")
 DEFAULT_NAMESPACE = "kube-system"
@@ -42,11 +43,15 @@ class _Wire(msgspec.Struct, rename="camel"):
     full_pass_seconds: _Seconds = FULL_PASS_SECONDS
     ledger_days: _Count = 30
     ledger_entries: _Count = 1_000_000
+    whereabouts_namespace: str = ""
     log_format: Literal["text", "json"] = "text"
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`kubeconfig` None is the service account of this pod; `metrics_port` None serves nothing."""
+    """`kubeconfig` None is the service account of this pod; `metrics_port` None serves nothing.
+
+    `whereabouts_namespace` is where Whereabouts keeps its objects while some nodes still run it, or "".
+    """
 
     lease: LeaseSettings
     kubeconfig: str | None = None
@@ -54,6 +59,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: int | None = None
     full_pass_seconds: float = FULL_PASS_SECONDS
     keeping: Keeping = Keeping()
+    whereabouts_namespace: str = ""
     log_format: Literal["text", "json"] = "text"
 
 
@@ -92,6 +98,7 @@ def parse(raw: Mapping[str, Any], *, pod: str, namespace: str) -> ControllerSett
         metrics_port=wire.metrics_port,
         full_pass_seconds=wire.full_pass_seconds,
         keeping=Keeping(days=wire.ledger_days, entries=wire.ledger_entries),
+        whereabouts_namespace=_namespace(wire.whereabouts_namespace),
         log_format=wire.log_format,
     )
 
@@ -99,6 +106,12 @@ def parse(raw: Mapping[str, Any], *, pod: str, namespace: str) -> ControllerSett
 def _identity(name: str) -> str:
     """Of this process alone: a container that starts anew in its pod is another."""
     return f"{name}_{secrets.token_hex(4)}"
+
+
+def _namespace(text: str) -> str:
+    if text and not is_label(text):
+        raise InvalidNetConf(f'key "whereaboutsNamespace": found {documents.shown(text)}, expected a namespace')
+    return text
 
 
 def _own_namespace() -> str:

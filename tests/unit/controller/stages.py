@@ -58,7 +58,7 @@ class ObjectsCluster:
 class Actor:
     """One controller that leads, as far as it knows. Its requests go through `objects`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, *, whereabouts_namespace: str = "") -> None:
         self._stage = stage
         self.objects = MemoryObjects(stage.server, threaded=False)
         self.events: list[Event] = []
@@ -70,6 +70,7 @@ class Actor:
                 clock=stage.clock,
                 reporter=self.reporter,
                 fill_ipam=lambda plugin: plugin["ipam"],
+                whereabouts_namespace=whereabouts_namespace,
             )
         )
 
@@ -118,8 +119,8 @@ class Stage:
         for name in ("n1", "n2"):
             self.node(name)
 
-    def actor(self) -> Actor:
-        return Actor(self)
+    def actor(self, *, whereabouts_namespace: str = "") -> Actor:
+        return Actor(self, whereabouts_namespace=whereabouts_namespace)
 
     # --- people ---
 
