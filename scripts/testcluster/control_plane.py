@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ NODES = tuple(f"node-{letter}" for letter in "abcdefgh")
 NODE_GROUP = "homeport:nodes"
 READY_SECONDS = 60.0
 _CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+_TXN_PUTS = 100  # etcd takes 128
 _SHM = "/dev/shm"  # noqa: S108 -- a tmpfs, in a folder with an unguessable name
 
 
@@ -202,11 +204,36 @@ class ControlPlane:
     def forget_versions(self, before: str) -> None:
         """Lists and watches of versions before that one are answered 410 from now on, as after some minutes."""
         assert self._place
+        self._ask_etcd("/v3/kv/compaction", [{"revision": before, "physical": True}])
+
+    def fill(self, objects: Mapping[str, bytes]) -> None:
+        """Puts objects into etcd by their keys (`/registry/pods/ns/name`), past the API server, which reads JSON there.
+
+        For many thousands of them, which nothing may look after: the controllers are ended.
+        """
+        for name in _CONTROLLERS:
+            self._servers[name].stop(kill=True)
+        puts = [
+            {"requestPut": {"key": b64encode(key.encode()).decode(), "value": b64encode(body).decode()}}
+            for key, body in objects.items()
+        ]
+        self._ask_etcd("/v3/kv/txn", ({"success": puts[n : n + _TXN_PUTS]} for n in range(0, len(puts), _TXN_PUTS)))
+
+    def _ask_etcd(self, path: str, bodies: Iterable[Mapping[str, object]]) -> None:
+        assert self._place
         etcd = http.client.HTTPConnection(self._place.loopback, self._etcd_port, timeout=READY_SECONDS)
-        etcd.request("POST", "/v3/kv/compaction", json.dumps({"revision": before, "physical": True}))
-        answer = etcd.getresponse()
-        assert answer.status == 200, answer.read()
+        for body in bodies:
+            etcd.request("POST", path, json.dumps(body))
+            answer = etcd.getresponse()
+            found = answer.read()
+            assert answer.status == 200, found
         etcd.close()
+
+    def restart_controllers(self) -> None:
+        """After an outage, for they wait longer and longer before they ask again."""
+        for name in _CONTROLLERS:
+            self._servers[name].stop(kill=True)
+        self._start(*_CONTROLLERS)
 
     def pause_apiserver(self) -> None:
         """Connections stay and are accepted by the kernel, but nothing is answered."""

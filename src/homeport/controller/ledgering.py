@@ -97,6 +97,7 @@ class LedgerKeeper:
             self._begun = True
             if self._tail is None or self._tail.through != int(version):
                 self._found = (int(version), known())
+                self._reporter.ledger_waiting.set(len(self._found[1]))
 
     def changed(self, before: Allocation | None, after: Record) -> None:
         if not self._begun:
