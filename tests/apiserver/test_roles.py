@@ -37,6 +37,7 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         ("", "events"): "create patch",
         ("apps", "statefulsets"): "get",
         NETWORKS: "get list watch",
+        ("k8s.cni.cncf.io", "ipamclaims"): "get",
         ("homeport.dev", "ipallocations"): "get list watch create patch delete",
         ("homeport.dev", "ipslots"): "get create patch",
         ("homeport.dev", "ipranges"): "get list watch",
