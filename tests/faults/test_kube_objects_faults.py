@@ -273,6 +273,39 @@ def test_a_version_to_begin_with_is_given_up_only_when_it_is_forgotten(
     assert (asked[-1], set(asked[:-1])) == (None, {"3"})
 
 
+@pytest.mark.parametrize(("version", "lists"), [("8", 2), ("9", 1), ("12", 1)])
+def test_a_database_that_was_set_back_is_listed_anew(
+    serve: Serve, connect: Connect, wait_until: WaitUntil, version: str, lists: int
+) -> None:
+    """While it was away. Its watch would wait for versions that are yet to come, without a word."""
+    asked_for: list[str] = []
+
+    def behave(asked: Asked) -> Iterator[Piece]:
+        if asked.query.get("resourceVersion") == "0":
+            asked_for.append("version")
+            yield answer(200, {"metadata": {"resourceVersion": version}, "items": []})
+        elif not asked.watching:
+            asked_for.append("list")
+            yield page("a") if asked_for == ["list"] else page("b")
+        else:
+            asked_for.append("watch")
+            if asked_for.count("watch") == 1:
+                yield streaming()
+                yield b""
+            elif asked_for.count("watch") == 2:
+                yield status(503, "ServiceUnavailable")
+            else:
+                yield streaming()
+                yield Hang()
+
+    ear = Ear()
+    watch = ear.watch(connect(serve(behave).config))
+    wait_until(lambda: asked_for.count("watch") == 3 and watch.is_current(), 10)
+    assert asked_for.count("version") == 1, "not when a watch merely breaks"
+    assert asked_for.count("list") == lists
+    assert (ear.changed, ear.gone) == ((["a", "b"], ["a"]) if lists == 2 else (["a"], []))
+
+
 def test_a_stopped_watch_leaves_the_others_and_its_thread_ends(
     serve: Serve, connect: Connect, wait_until: WaitUntil
 ) -> None:

@@ -67,6 +67,16 @@ def test_questions(request_: Request, verb: str, resource: str, target: str) -> 
     assert (request_.method, request_.body, request_.headers) == ("GET", b"", ())
 
 
+def test_a_list_without_its_items() -> None:
+    assert requests.version_alone(requests.list_definitions()).target == (
+        f"{CRD}/network-attachment-definitions?fieldSelector=metadata.name%3Dno-object-has-this-name&resourceVersion=0"
+    )
+    selector = "spec.nodeName%3Dn1%2Cmetadata.name%3Dno-object-has-this-name"
+    assert requests.version_alone(requests.list_pods("n1")).target == (
+        f"/api/v1/pods?fieldSelector={selector}&resourceVersion=0"
+    )
+
+
 def test_annotations_go_through_the_status_of_that_very_pod() -> None:
     assert requests.patch_pod_annotations(WEB_0, "u-1", {"a/b": 'x"y', "c": ""}) == Request(
         verb="patch",

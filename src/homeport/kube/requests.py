@@ -30,6 +30,7 @@ _DEFINITIONS_ROOT = "/apis/k8s.cni.cncf.io/v1"
 # A DNS-1123 subdomain, which every name here must be. Nothing else goes into a path: no "..", no "/", no "%".
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME_MAX = 253
+_NOBODY = "no-object-has-this-name"
 
 JSON = ("Content-Type", "application/json")
 MERGE_PATCH = ("Content-Type", "application/merge-patch+json")
@@ -144,6 +145,13 @@ def page_query(continue_token: str) -> Query:
     """What asks for a page: the first, or the one that follows where the token comes from."""
     limit = ("limit", str(PAGE_ITEMS))
     return (limit, ("continue", continue_token)) if continue_token else (limit,)
+
+
+def version_alone(listing: Request) -> Request:
+    """The same list without its items, as the API server has it in memory: for its version."""
+    fields = [value for key, value in listing.query if key == "fieldSelector"]
+    selector = ("fieldSelector", ",".join([*fields, f"metadata.name={_NOBODY}"]))
+    return msgspec.structs.replace(listing, query=(selector, ("resourceVersion", "0")))
 
 
 def watch_query(version: str, timeout_seconds: int) -> Query:

@@ -14,11 +14,12 @@ from typing import Protocol
 
 import msgspec
 
+from homeport.kube import decoding, errors
 from homeport.kube.asking import pages
 from homeport.kube.caching import Told
 from homeport.kube.decoding import Bytes, Identity, Page
 from homeport.kube.errors import Expired
-from homeport.kube.requests import Request
+from homeport.kube.requests import Request, version_alone
 from homeport.kube.sending import Sender, Stream
 from homeport.model.errors import CniError, DecodeFailure, InternalError
 
@@ -99,6 +100,7 @@ class Watcher:
         self._stream: Stream | None = None
         self._since = since
         self.version = ""  # up to which everything was told; "" when a list must come first
+        self._is_in_doubt = False  # whether the last attempt to open the watch failed
         self._lost_at: float | None = None  # None while the watch is open
         self._timing = timing
         self._backoff = Backoff(timing)
@@ -144,6 +146,8 @@ class Watcher:
 
     def _go_on(self) -> None:
         """Lists when there is no version to go on from, then watches to the end."""
+        if self.version and self._is_in_doubt:
+            self._require_no_earlier_version()
         if not self.version:
             self._list()
         began = time.monotonic()
@@ -166,13 +170,29 @@ class Watcher:
         self.version = told.version
         self._announce(told)
 
+    def _require_no_earlier_version(self) -> None:
+        """To be asked when the API server could not be reached for a while. Raises `Expired` when its database was set
+        back meanwhile: it would take our version for one to come, and keep silent until then.
+        """
+        request = version_alone(self._list_page("", ""))
+        answer = self._sender.ask(request, seconds=_LIST_SECONDS)
+        if answer.code != 200:
+            raise errors.refused(request, answer.code, answer.body, place=self._sender.place)
+        found = decoding.decode_page(answer.body).version
+        if found.isdigit() and self.version.isdigit() and int(found) < int(self.version):
+            raise Expired(
+                f"watch {self.name}: the API server is at version {found}, expected {self.version} or a later one"
+            )
+
     def _changes(self) -> Iterator[Told]:
         lasting = random.randint(*self._timing.watch_seconds)  # noqa: S311 -- spreads load, keeps no secret
         request = self._watch(self.version, lasting)
+        self._is_in_doubt = True
         try:
             seconds = lasting + self._timing.grace_seconds
             with self._sender.stream(request, seconds=seconds) as stream:
                 self._stream = stream
+                self._is_in_doubt = False
                 if self._closing.is_set():  # by somebody who saw no stream to break off
                     return
                 self._lost_at = None
