@@ -18,6 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.stand_ins import StandingClock, World, attachment_of, netconf, shells_on
+from tests.stand_ins_keeping import Keeper, KeptStore
+from tests.stand_ins_objects import MemoryObjects
 
 from homeport.cni.invocations import Attachment
 from homeport.host.kernel import Kernel
@@ -114,9 +116,9 @@ class ClusterModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
+        self.clock = StandingClock()
         self.store = self.make_store()
         self.world = World()
-        self.clock = StandingClock()
         self.containers: dict[str, Container] = {}
         self.machine = Machine(self.containers)
         self.wire = Wire(self.containers, self.users)
@@ -316,7 +318,22 @@ class SqliteClusterModel(ClusterModel):
         return SqliteStore(self.directory / "allocations.db")
 
 
+class KubernetesClusterModel(ClusterModel):
+    def make_store(self) -> AllocationStore:
+        objects = MemoryObjects()
+        self.keeper = Keeper(objects, self.clock.now)
+        return KeptStore(objects, self.keeper, self.clock.now)
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            self.keeper.stop()
+
+
 TestClusterInMemory = ClusterModel.TestCase
 TestClusterInMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestClusterInSqlite = SqliteClusterModel.TestCase
 TestClusterInSqlite.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
+TestClusterInKubernetes = KubernetesClusterModel.TestCase
+TestClusterInKubernetes.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
