@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from homeport.cni import documents
 from homeport.ipam.allocations import Retention
 from homeport.ipam.identities import Workload
-from homeport.ipam.ranges import Range, match_ranges, parse_address
+from homeport.ipam.ranges import Range, Span, match_ranges, merge_spans, parse_address
 from homeport.ipam.replicas import ReplicaKind
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import InvalidNetConf
@@ -31,14 +32,14 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 class AddressMap(msgspec.Struct, frozen=True):
-    """A replica's addresses by its place: the first entry is the lowest ordinal's. `source` names it in errors."""
+    """A replica's addresses by its place: the first entry is the lowest ordinal's. `source` names it in errors.
+
+    `spans` are all its addresses, which others keep away from.
+    """
 
     source: str
     entries: tuple[Entry, ...]
-
-    def addresses(self) -> frozenset[IPAddress]:
-        """Every address of the map."""
-        return frozenset(address for entry in self.entries for address in entry)
+    spans: tuple[Span, ...]
 
     def entry(self, ordinal: int, *, start: int, replicas: int) -> Entry:
         """The addresses of one replica; `InvalidNetConf` when the map has none for it (R3, E16)."""
@@ -119,15 +120,23 @@ def map_for(
     """
     text = annotations.get(ADDRESSES)
     if text is not None:
-        at = f'annotation "{ADDRESSES}" of {workload}'
-        given = documents.convert(_decode(text, at), dict[str, list[str | list[str]]], at=at)
-        for key in (f"{network}@{ifname}", network):
-            if key in given:
-                annotated = _parse_map(given[key], ranges, f'{at}, "{key}"')
-                _require_distinct([annotated])
-                return annotated
+        annotated = _annotated_map(text, f'annotation "{ADDRESSES}" of {workload}', network, ifname, tuple(ranges))
+        if annotated is not None:
+            return annotated
     name = f"{workload.namespace}/{workload.name}"
     return policy.maps.get(f"{name}@{ifname}") or policy.maps.get(name)
+
+
+@lru_cache(maxsize=64)
+def _annotated_map(text: str, at: str, network: str, ifname: str, ranges: tuple[Range, ...]) -> AddressMap | None:
+    """Remembered, since a workload's replicas all ask for the same."""
+    given = documents.convert(_decode(text, at), dict[str, list[str | list[str]]], at=at)
+    for key in (f"{network}@{ifname}", network):
+        if key in given:
+            annotated = _parse_map(given[key], ranges, f'{at}, "{key}"')
+            _require_distinct([annotated])
+            return annotated
+    return None
 
 
 def retention_for(policy: Policy, workload: Workload, annotations: Mapping[str, str]) -> Retention:
@@ -161,7 +170,8 @@ def _parse_map(entries: Sequence[str | Sequence[str]], ranges: Sequence[Range], 
         if len(entry) > sum(found is not None for found in match_ranges(ranges, entry)):
             raise InvalidNetConf(f"{source}[{n}]: found {documents.shown(texts)}, expected one address of a range")
         parsed.append(entry)
-    return AddressMap(source, tuple(parsed))
+    spans = merge_spans(Span(address, address) for entry in parsed for address in entry)
+    return AddressMap(source, tuple(parsed), spans)
 
 
 def _parse_entry(text: str, ranges: Sequence[Range], place: str) -> IPAddress:

@@ -118,5 +118,5 @@ def _withheld(policy: Policy | None, avoid: Iterable[IPAddress], extra: AddressM
     maps = [*policy.maps.values()] if policy is not None else []
     if extra is not None:
         maps.append(extra)
-    mapped = frozenset[IPAddress]().union(*(m.addresses() for m in maps))
-    return merge_spans(Span(address, address) for address in {*mapped, *avoid})
+    mapped = (span for map_ in maps for span in map_.spans)
+    return merge_spans([*mapped, *(Span(address, address) for address in avoid)])

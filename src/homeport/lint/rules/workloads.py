@@ -6,6 +6,7 @@ A namespace that a manifest leaves out is the one it will be applied to: it matc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -302,7 +303,7 @@ def _bad_entries(
         except CniError as e:
             yield subject.found(node.span, *said(e))
             continue
-        for address in parsed.maps["map"].addresses() if parsed is not None else ():
+        for address in chain(*parsed.maps["map"].entries) if parsed is not None else ():
             first = seen.setdefault(str(address), node)
             if first is not node:
                 yield subject.found(node.span, f"{address} is mapped twice", "expected every address once")
