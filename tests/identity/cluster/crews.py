@@ -13,9 +13,12 @@ from typing import Any
 
 from testcluster.api import Api
 from testcluster.control_plane import ControlPlane
+from testcluster.homeport_controller import HomeportController
 from testcluster.homeport_node import HomeportNode
 from testcluster.machines import Machine, Segment
 
+HOMEPORT = "/apis/homeport.dev/v1alpha1"
+LEASE_SECONDS = 3
 NODES = ("node-a", "node-b", "node-c")
 
 
@@ -29,6 +32,7 @@ class Crew:
         self.names = names
         self.nodes: dict[str, HomeportNode] = {}
         self.segment: Segment | None = None
+        self.controller: HomeportController | None = None
         self._shim = shim
         self._lives = itertools.count(1)
 
@@ -43,6 +47,8 @@ class Crew:
             return
         self.segment = Segment(self.plane.guard)
         home = self.folder / str(next(self._lives))
+        self.controller = self.make_controller("controller-a", home)
+        self.controller.start()
         for number, name in enumerate(self.names, start=1):
             self.nodes[name] = self._node(Machine(name, self.plane, self.segment), home / name, number)
         for node in self.nodes.values():
@@ -51,6 +57,10 @@ class Crew:
             node.await_daemon()
         for node in self.nodes.values():
             node.kubelet.start()
+
+    def make_controller(self, name: str, folder: Path, **more: Any) -> HomeportController:
+        """With a short lease, so that a successor of a killed one need not wait."""
+        return HomeportController(self.plane, folder, name=name, settings={"leaseSeconds": LEASE_SECONDS}, **more)
 
     def _node(self, machine: Machine, disk: Path, number: int) -> HomeportNode:
         return HomeportNode(
@@ -77,6 +87,11 @@ class Crew:
             node.machine.close()
             self.admin.delete(f"/api/v1/nodes/{node.name}")
         self.nodes.clear()
+        if self.controller is not None:
+            self.controller.kill()
+            self.controller = None
+        for kind in ("ipallocations", "ipslots", "ipranges"):
+            self.admin.request("DELETE", f"{HOMEPORT}/{kind}")
         if self.segment is not None:
             self.segment.close()
             self.segment = None

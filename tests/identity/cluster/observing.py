@@ -17,10 +17,10 @@ from testcluster.api import Api
 from testcluster.homeport_node import HomeportNode, ip_json, links
 from testcluster.sandboxes import Sandbox
 from tests.apiserver.node.workloads import Cluster
+from tests.identity.cluster.crews import HOMEPORT
 from tests.identity.shapes import Addresses, Seen, Shape, flat
 
 Json = dict[str, Any]
-HOMEPORT = "/apis/homeport.dev/v1alpha1"
 SECONDS = 15.0
 
 
@@ -75,6 +75,10 @@ class Observed(Cluster):
     def kernel(self, workload: str = "") -> Seen:
         """What the kernel says each running pod (of that workload) has."""
         return {pod: _addresses(links) for pod, links in self.links().items() if pod.startswith(workload)}
+
+    def addresses_of(self, pod: str, node: str) -> Addresses:
+        """What the kernel says this pod has, without asking the API server where it is."""
+        return _addresses(ip_json(self.nodes[node].sandbox(self.namespace, pod).netns, "address"))
 
     def macs(self) -> dict[str, dict[str, str]]:
         """By running pod and interface."""
@@ -182,10 +186,16 @@ class Observed(Cluster):
         self.wait(lambda: self.hosts(workload).keys() == expected.keys(), f"running: {sorted(expected)}", seconds)
         assert self.kernel(workload) == expected
 
-    def restarted(self, expected: Mapping[str, Addresses], but: Collection[str], workload: str = "") -> None:
+    def restarted(
+        self,
+        expected: Mapping[str, Addresses],
+        but: Collection[str],
+        workload: str = "",
+        seconds: float = SECONDS,
+    ) -> None:
         """`await_seen` once none of the pods with the UIDs `but` is left."""
-        self.wait(lambda: not self.uids() & set(but), "the old pods are gone")
-        self.await_seen(expected, workload)
+        self.wait(lambda: not self.uids() & set(but), "the old pods are gone", seconds)
+        self.await_seen(expected, workload, seconds)
 
     def await_phases(self, expected: Mapping[str, str] | Callable[[], Mapping[str, str]], what: str = "") -> None:
         """Until the allocations are these and no others: what is let go is delivered in the background (R10)."""

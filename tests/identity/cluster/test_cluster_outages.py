@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from testcluster.control_plane import ControlPlane
-from tests.identity.shapes import flat
+from tests.identity.shapes import Seen, flat
 
 if TYPE_CHECKING:
     from tests.identity.cluster.crews import Crew
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 
-@pytest.fixture
-def plane(crew: Crew) -> Iterator[ControlPlane]:
-    """This worker's, whose API server is there again after the test."""
-    yield crew.plane
-    crew.plane.revive_apiserver()
+@contextmanager
+def api_server_away(plane: ControlPlane) -> Iterator[None]:
+    plane.stop_apiserver()
+    try:
+        yield
+    finally:
+        plane.start_apiserver()
+        plane.restart_controllers()
 
 
 def new_sandbox(site: Site, pod: str, node: str) -> None:
@@ -38,7 +43,14 @@ def new_sandbox(site: Site, pod: str, node: str) -> None:
     assert not before.exists
 
 
-def test_e20_del_and_add_without_the_api_server(site: Site, plane: ControlPlane) -> None:
+def require_new_sandboxes(site: Site, hosts: Mapping[str, str], seen: Seen) -> None:
+    """Every pod gets one, with the addresses it had."""
+    with ThreadPoolExecutor(len(hosts)) as threads:
+        list(threads.map(lambda pod: new_sandbox(site, pod, hosts[pod]), hosts))
+    assert {pod: site.addresses_of(pod, node) for pod, node in hosts.items()} == seen
+
+
+def test_e20_del_and_add_without_the_api_server(site: Site, crew: Crew) -> None:
     """Replicas and a pod that is none; and the daemon is killed meanwhile."""
     site.networks()
     site.workload()
@@ -46,17 +58,14 @@ def test_e20_del_and_add_without_the_api_server(site: Site, plane: ControlPlane)
     site.workload("stranger", 1, kind="Deployment")
     site.wait(lambda: len(site.hosts("stranger")) == 1, "the stranger runs")
     hosts, seen = site.hosts(), site.kernel()
-    plane.stop_apiserver()
-    for pod, node in hosts.items():
-        new_sandbox(site, pod, node)
-        assert site.addresses_of(pod, node) == seen[pod]
-    for node in site.nodes.values():
-        node.kill_daemon()
-        node.start_daemon()
-    for pod, node in hosts.items():
-        new_sandbox(site, pod, node)
-        assert site.addresses_of(pod, node) == seen[pod]
-    plane.start_apiserver()
+    with api_server_away(crew.plane):
+        require_new_sandboxes(site, hosts, seen)
+        for node in site.nodes.values():
+            node.kill_daemon()
+            node.launch_daemon()
+        for node in site.nodes.values():
+            node.await_daemon()
+        require_new_sandboxes(site, hosts, seen)
 
     def told() -> bool:
         containers = {pod: site.sandbox_of(pod).container_id for pod in hosts}
@@ -67,20 +76,20 @@ def test_e20_del_and_add_without_the_api_server(site: Site, plane: ControlPlane)
     site.require_no_leak()
 
 
-def test_e20_a_replica_that_ends_while_the_api_server_is_away(site: Site, plane: ControlPlane) -> None:
+def test_e20_a_replica_that_ends_while_the_api_server_is_away(site: Site, crew: Crew) -> None:
     """Its DEL is answered; what it had is retained once somebody can be told."""
     site.networks()
     site.workload()
     site.await_seen(site.numbered())
     node = site.nodes[site.hosts()["web-1"]]
-    container = site.sandbox_of("web-1").container_id
-    uids = site.uids_of("web-1")
-    plane.stop_apiserver()
-    node.runtime.stop_sandbox(node.sandbox(site.namespace, "web-1"))
-    assert [call.error for call in node.runtime.calls if call.container_id == container] == [None, None]
-    plane.start_apiserver()
-    site.delete_pods("web-1")
-    site.restarted(site.numbered(), uids)
+    before = site.sandbox_of("web-1")
+    with api_server_away(crew.plane):
+        node.runtime.stop_sandbox(before)
+    assert [call.error for call in node.runtime.calls if call.container_id == before.container_id] == [None, None]
+    site.wait(lambda: not node.claims_of(before.container_id), "the API server has been told")
+    node.kubelet.restart_sandbox(site.namespace, "web-1")
+    site.wait(lambda: site.sandbox_of("web-1") != before, "it has another sandbox")
+    site.await_seen(site.numbered())
     site.require_no_leak()
 
 
