@@ -23,7 +23,7 @@ from homeport.stores.claims import Claims, HeldClaim, State, is_same_pod
 _LATE = timedelta(seconds=10)  # a request that was given up may still be carried out: commonly within this time
 _ATTEMPTS = 4  # to tell one thing while it changes at the same time
 _UNANSWERED = 3  # questions in vain after which a round of deliveries ends
-_FRESH_SECONDS = 0.1  # after an answer, in which the other store is taken to be answering
+_FRESH_SECONDS = 0.02  # after an answer, in which the other store is taken to be answering
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 15.0  # between rounds that ended like that
 
 Trouble = Callable[[HeldClaim, str], None]

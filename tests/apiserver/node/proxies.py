@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from testcluster.control_plane import ControlPlane
 
 Refuse = Callable[[str, str], int]  # (method, path with its query) to a status, 0 to pass it on
-REASONS = {409: "Conflict", 410: "Expired", 429: "TooManyRequests", 500: "InternalError"}
+REASONS = {404: "NotFound", 409: "Conflict", 410: "Expired", 429: "TooManyRequests", 500: "InternalError"}
 
 
 class Proxy:
