@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.stand_ins import START, Neighbourhood, StandingClock, World
 from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
 
-from homeport.daemon.holding import Holding, Repair, recorded_addresses
+from homeport.daemon.holding import Holding, Repair, recorded_addresses, recorded_netns
 from homeport.daemon.squatting import PROBE_SECONDS, Squatters
 from homeport.ipam.allocations import Allocation, Phase, Retention
 from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
@@ -54,6 +55,7 @@ class Machine:
             node="n1",
             netns_exists=self.namespaces.__contains__,
             recorded=lambda: recorded_addresses(self.results, self.namespaces.__contains__),
+            netns_of=partial(recorded_netns, self.results),
             emit=self.events.append,
             now=self.clock.now,
             monotonic=self.clock.monotonic,
@@ -589,3 +591,52 @@ def test_only_what_nobody_holds_is_probed(machine: Machine) -> None:
     machine.attach(machine.world.start(WEB, 0), "c1")
     machine.probe_for(PROBE_SECONDS)
     assert machine.probe.asked == []
+
+
+# --- what another program attached, and a migration took over ---
+
+
+def imported(machine: Machine, pod: Pod) -> Allocation:
+    """As a migration makes it: the API server does not know the namespace."""
+    holder = msgspec.structs.replace(holder_of(pod, "c1", "n1"), netns_path="")
+    return machine.elsewhere.create(allocation_of(owner_of(pod), A1, holder), cause="imported")
+
+
+def test_an_interface_that_was_taken_over_gets_its_namespace_from_the_result_of_its_add(machine: Machine) -> None:
+    pod = machine.world.start_stranger("other")
+    imported(machine, pod)
+    machine.results.save(
+        CachedAttachment(key=AttachmentKey("net", "c1", "net1"), result={"cniVersion": "1.0.0"}, netns_path="/ns/c1")
+    )
+    machine.namespaces.add("/ns/c1")
+    machine.look()
+    machine.look()
+    (held,) = machine.store.of_holder("c1", "net1")
+    assert held.holder is not None
+    assert held.holder.netns_path == "/ns/c1"
+    assert machine.repairs == ["adopted"]
+    machine.store.delete(held, cause="DEL")
+    machine.store.deliver()
+    assert machine.stored() is None
+
+
+def test_an_interface_that_was_taken_over_and_has_no_result_is_left_alone(machine: Machine) -> None:
+    pod = machine.world.start_stranger("other")
+    made = imported(machine, pod)
+    del machine.world.pods[pod.ref]
+    machine.look()
+    machine.look()
+    assert machine.stored() == made
+
+
+def test_a_result_of_another_interface_says_nothing(machine: Machine, tmp_path: Path) -> None:
+    results = ResultCache(tmp_path / "other")
+    results.save(
+        CachedAttachment(key=AttachmentKey("net", "c1", "net2"), result={"cniVersion": "1.0.0"}, netns_path="/ns/c1")
+    )
+    assert recorded_netns(results, "c1", "net1") is None
+    assert recorded_netns(results, "c1", "net2") == "/ns/c1"
+    (results.directory / "net-c1-net1").write_bytes(b"broken")
+    with pytest.raises(CniError):
+        recorded_netns(results, "c1", "net1")
+    assert recorded_netns(results, "c1", "net2") == "/ns/c1"

@@ -51,11 +51,24 @@ def recorded_addresses(results: ResultCache, netns_exists: Callable[[str], bool]
     return frozenset(ip.address.ip for entry in kept for ip in entry.decoded_result(versions.CURRENT).ips)
 
 
+def recorded_netns(results: ResultCache, container_id: str, ifname: str) -> str | None:
+    """The namespace that an interface was made in, by the result of its ADD; None where none is kept.
+
+    Raises `CniError` when one of the container's cannot be read, and none of the others says it.
+    """
+    found, unreadable = results.of_container(container_id)
+    paths = [entry.netns_path for entry in found if entry.key.ifname == ifname and entry.netns_path]
+    if not paths and unreadable:
+        raise unreadable[0]
+    return paths[0] if paths else None
+
+
 class Holding:
     """The node `node`'s. `go_through` is to be called about every ROUND_SECONDS, by one thread, and when `wake` is.
 
     `netns_exists` raises `CniError` when it cannot tell; `recorded` is `recorded_addresses` of this node. `count` hears
     of what was put right; `conflicts` is how many addresses of running interfaces are somebody else's in the store.
+    `netns_of` is `recorded_netns` of this node.
     """
 
     def __init__(
@@ -71,6 +84,7 @@ class Holding:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         count: Callable[[Repair], None] = lambda _repair: None,
+        netns_of: Callable[[str, str], str | None] = lambda _container_id, _ifname: None,
     ) -> None:
         self.seen = Seen(objects, node, on_news=self._heard)
         self.wake: Callable[[], None] = lambda: None
@@ -78,6 +92,7 @@ class Holding:
         self._cluster, self._node = cluster, node
         self._netns_exists, self._recorded = netns_exists, recorded
         self._emit, self._now, self._monotonic, self._count = emit, now, monotonic, count
+        self._netns_of = netns_of
         self._contested: dict[Place, Allocation] = {}
         self._troubles: dict[Place, str] = {}  # told already, each as long as it lasts
         self._is_away = False
@@ -206,6 +221,7 @@ class Holding:
 
     def _account_for(self, seen: Allocation, holder: Holder) -> None:
         if not holder.netns_path:
+            self._complete(seen, holder)
             return
         is_up = self._netns_exists(holder.netns_path)
         cause = None if is_up else self._proof(seen, holder)
@@ -225,6 +241,17 @@ class Holding:
         else:
             self._remote.replace(left, cause=cause)
         self._repaired("released", present, cause)
+
+    def _complete(self, seen: Allocation, holder: Holder) -> None:
+        """Notes the namespace of an interface that another program made, and whose allocation was taken over from it:
+        the next round then knows what to look at. What this node keeps no result of stays as it is (R12).
+        """
+        path = self._netns_of(holder.container_id, holder.ifname)
+        present = self._remote.get(seen.scope, seen.address) if path is not None else None
+        if path is None or present is None or present.holder != holder or present.slot != seen.slot:
+            return
+        known = msgspec.structs.replace(holder, netns_path=path)
+        self._remote.replace(msgspec.structs.replace(present, holder=known), cause="namespace noted")
 
     # --- facts ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from homeport.daemon import holding, squatting
-from homeport.daemon.holding import Holding, recorded_addresses
+from homeport.daemon.holding import Holding, recorded_addresses, recorded_netns
 from homeport.daemon.metrics import Metrics
 from homeport.daemon.repeating import Repeating
 from homeport.daemon.squatting import Squatters
@@ -30,6 +30,7 @@ def address_work(node: Node, metrics: Metrics) -> tuple[Repeating, ...]:
         node=shells.node,
         netns_exists=node.host.namespace_exists,
         recorded=partial(recorded_addresses, node.meta.results(), node.host.namespace_exists),
+        netns_of=partial(recorded_netns, node.meta.results()),
         emit=kubernetes.emit,
         now=shells.clock.now,
         monotonic=shells.clock.monotonic,
