@@ -59,6 +59,7 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         ("", "events"): "get list",
         ("apps", "statefulsets"): "get list",
         NETWORKS: "get list",
+        ("k8s.cni.cncf.io", "ipamclaims"): "get list",
         **{("homeport.dev", ours): "get list watch" for ours in OURS},
     },
     "operator": {

@@ -19,6 +19,7 @@ from homeport.ipam.policies import ADDRESSES, RETENTION
 from homeport.ipam.replicas import POD_INDEX
 from homeport.model.errors import NoSuchObject, TryAgainLater
 from homeport.model.names import PodRef
+from homeport.multinet.ipam_claims import IpamClaim
 from homeport.ports import NetworkDefinition
 from homeport.runtime.explaining import InterfaceStory, Story, explain
 from homeport.stores.memory import MemoryStore
@@ -36,6 +37,7 @@ class Case:
         config = {"cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": {**RANGE, **ipam}}
         self.definition = NetworkDefinition(namespace="ns", name="net", config=json.dumps(config))
         self.notes: Mapping[str, str] = {SELECT: "net"}
+        self.claims: dict[tuple[str, ...], IpamClaim] = {}
 
     def web(self, **notes: str) -> Workload:
         return self.world.scale("web", 3, annotations={**self.notes, **notes})
@@ -57,8 +59,11 @@ class Case:
         )
 
     def tell(self, name: str = "web-0") -> Story:
-        found = {("ns", "net"): self.definition}
-        return explain(PodRef("ns", name), self.store, self.world, lambda space, named: found.get((space, named)))
+        found: dict[tuple[str, ...], NetworkDefinition] = {("ns", "net"): self.definition}
+        ref = PodRef("ns", name)
+        return explain(
+            ref, self.store, self.world, lambda *place: found.get(place), lambda *place: self.claims.get(place)
+        )
 
     def interface(self, name: str = "web-0") -> InterfaceStory:
         story = self.tell(name)
@@ -212,6 +217,17 @@ def test_two_ranges_are_told_of_in_turn_until_one_fails() -> None:
     for last in (1, 2):
         case.put(f"fd00::{last}", PodOwner("ns", f"stranger-{last}", "u"))
     assert [type(r.outcome) for r in case.interface("web-2").ranges] == [Create, Exhausted]
+
+
+def test_what_an_ipam_claim_gives() -> None:
+    case = Case()
+    case.notes = {SELECT: '[{"name": "net", "ipam-claim-reference": "vm"}]'}
+    case.world.start(case.web(), 0)
+    assert case.tell().error == 'network "ns/net": find IPAMClaim "ns/vm": no such object'
+    case.claims["ns", "vm"] = IpamClaim(namespace="ns", name="vm", ips=("10.0.0.6/29",))
+    assert case.outcome() == Create(ip_address("10.0.0.6"), "allocated as mapped")
+    case.put("10.0.0.6", PodOwner("ns", "stranger", "u"))
+    assert isinstance(case.outcome(), Taken)
 
 
 def test_a_network_that_is_not_there() -> None:

@@ -228,6 +228,12 @@ def test_addresses_of_others_are_not_made_up() -> None:
     ]
 
 
+def test_what_an_ipam_claim_gives_is_not_made_up() -> None:
+    claimed = '[{"name": "net", "ipam-claim-reference": "vm"}]'
+    found = plan(nad(), workload("StatefulSet", "web", claimed, replicas=1))
+    assert [(r["address"], r["why"]) for r in found["replicas"]] == [(None, 'IPAMClaim "vm" gives it')]
+
+
 # --- against what is allocated -----------------------------------------------------------------------------------
 
 

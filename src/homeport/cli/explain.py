@@ -53,7 +53,7 @@ def explain(
     with sources.opened(Place(store, lab, kubeconfig)) as source:
         if source.cluster is None or source.find is None:
             raise _pods_unknown(source, ref)
-        story = explaining.explain(ref, source.store, source.cluster, source.find)
+        story = explaining.explain(ref, source.store, source.cluster, source.find, source.find_claim)
         now, said = source.now(), source.events(ref)[-_LAST:]
     shown = [i for i in story.interfaces if network in (None, i.slot.network, i.interface.definition)]
     if form in (Format.JSON, Format.YAML):
@@ -103,6 +103,8 @@ def _facts(told: InterfaceStory, now: datetime) -> Iterator[tuple[str, str]]:
     if pool is not None and isinstance(owner, Replica) and pool.policy is not None:
         yield "policy", f"order {pool.policy.order}"
         yield "map", told.map_source or "none"
+    if told.interface.claimed is not None:
+        yield "claim", f'IPAMClaim "{told.interface.claimed.claim}"'
     for story in told.ranges:
         yield from _range_facts(story, now)
     if told.retention:

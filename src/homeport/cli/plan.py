@@ -84,7 +84,9 @@ def _make(files: list[str], namespace: str, nodes: int, place: Place | None) -> 
     else:
         with sources.opened(place) as source, output.progress("reading allocations"):
             allocated, now = tuple(source.store.all()), source.now()
-            asked = plan_files.ask(found, source.find, allocated, cluster=source.cluster, nodes=nodes)
+            asked = plan_files.ask(
+                found, source.find, allocated, find_claim=source.find_claim, cluster=source.cluster, nodes=nodes
+            )
     return make_plan(
         asked.demands, asked.crowds, allocated, at=now, reservations=asked.reservations, clashes=asked.problems
     )

@@ -21,7 +21,7 @@ from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf
 from homeport.multinet import selections, templates
 from homeport.ports import Cluster, NetworkDefinition
 from homeport.runtime import mapping, pooling
-from homeport.runtime.pooling import Find, Interface
+from homeport.runtime.pooling import Find, FindClaim, Interface
 
 _APPS = "apps"
 _SUFFIX = r"[a-z0-9]{5}"
@@ -75,12 +75,14 @@ def ask(
     find: Find | None,
     allocated: Sequence[Allocation],
     *,
+    find_claim: FindClaim | None = None,
     cluster: Cluster | None = None,
     nodes: int = 1,
 ) -> Asked:
     """What the workloads ask of networks, those of the files before those that `find` knows.
 
-    `nodes` is how many pods a DaemonSet has. `cluster` tells which object of a name a workload is now.
+    `nodes` is how many pods a DaemonSet has; `find_claim` looks up IPAMClaims. `cluster` tells which object of a name a
+    workload is now.
     """
     demands: list[Demand] = []
     crowds: list[Crowd] = []
@@ -93,7 +95,7 @@ def ask(
     seen: set[Workload] = set()
     remembered = _remembering(definition)
     for body in files.workloads:
-        reader = _Workload(body, remembered, nodes)
+        reader = _Workload(body, remembered, find_claim, nodes)
         if reader.workload in seen:
             problems[f"{written(reader.workload)} stands twice in these files"] = None
             continue
@@ -114,9 +116,10 @@ def ask(
 class _Workload:
     """One workload's manifest."""
 
-    def __init__(self, body: Mapping[str, Any], find: Find, nodes: int) -> None:
+    def __init__(self, body: Mapping[str, Any], find: Find, find_claim: FindClaim | None, nodes: int) -> None:
         self._spec = _under(body, "spec")
         self._find = find
+        self._find_claim = find_claim
         self._nodes = nodes
         metadata = body["metadata"]
         self._own = _under(metadata, "annotations")
@@ -245,7 +248,8 @@ class _Workload:
         return str(self._template_annotations.get(selections.ANNOTATION, ""))
 
     def _interfaces(self, ordinal: int | None) -> tuple[Interface, ...]:
-        return pooling.interfaces_of(self._annotation, self.workload.namespace, ordinal, self._find)
+        namespace = self.workload.namespace
+        return pooling.interfaces_of(self._annotation, namespace, ordinal, self._find, self._find_claim)
 
 
 def _under(value: Any, *path: str) -> Mapping[str, Any]:
@@ -256,13 +260,22 @@ def _under(value: Any, *path: str) -> Mapping[str, Any]:
 
 
 def _ask(interface: Interface) -> Ask:
+    """What a claim gives is fixed: it belongs to the claim's name, and to whichever pod refers to it."""
+    pool, claimed = interface.pool, interface.claimed
+    unknown = _OTHER.get(interface.ipam, f"{interface.ipam} gives it")
+    fixed = interface.fixed
+    if claimed is not None and pool is not None:
+        ranges = pool.plain_ranges
+        fixed += tuple(r.interface(a) for a in claimed.addresses for r in ranges if a in r.subnet)
+    if interface.claim:
+        unknown = f'IPAMClaim "{interface.claim}" gives it'
     return Ask(
         network=interface.network.name,
         ifname=interface.ifname,
-        pool=interface.pool if interface.pool is not None and interface.pool.ranges else None,
-        fixed=interface.fixed,
+        pool=pool if pool is not None and pool.ranges and claimed is None and not interface.claim else None,
+        fixed=fixed,
         wire=interface.wire,
-        unknown=_OTHER.get(interface.ipam, f"{interface.ipam} gives it"),
+        unknown=unknown,
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from homeport.ipam.allocations import Allocation
     from homeport.ipam.pools import Pool
     from homeport.model.names import PodRef
+    from homeport.multinet.ipam_claims import IpamClaim
     from homeport.ports import AllocationStore, Cluster, NetworkDefinition, Objects, Resource
 
 _USUAL_KUBECONFIG = ".kube/config"
@@ -71,7 +72,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """`name` is what messages call it; `now` is its clock, which in a lab may be ahead.
 
     `cluster`, `find` (a definition by namespace and name) and `definitions` (all) are None where nobody knows of pods
-    and networks. `events` are what was said of a pod, oldest first.
+    and networks. `events` are what was said of a pod, oldest first. `find_claim` is None where there are no IPAMClaims.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     find: Callable[[str, str], NetworkDefinition | None] | None = None
     definitions: Callable[[], Sequence[NetworkDefinition]] | None = None
     events: Callable[[PodRef], Sequence[Said]] = lambda _ref: ()
+    find_claim: Callable[[str, str], IpamClaim | None] | None = None
 
     def pools(self) -> Sequence[tuple[NetworkDefinition, Pool]]:
         """Of all networks, as far as they are known and can be right."""
@@ -166,6 +168,7 @@ def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
             find=opened.kubernetes.definition,
             definitions=lambda: [decoding.decode_definition(found.body) for found in objects.list(_definitions())],
             events=lambda ref: _events_of(objects, ref),
+            find_claim=opened.kubernetes.ipam_claim,
         )
 
 

@@ -21,14 +21,14 @@ from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.ipam.policies import RETENTION, map_for, retention_for
 from homeport.ipam.ranges import merge_spans
 from homeport.ipam.replicas import judge
-from homeport.ipam.wants import wants_of
+from homeport.ipam.wants import mapped_to, wants_of
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, NoSuchObject
 from homeport.model.names import PodRef
 from homeport.multinet import selections
 from homeport.ports import AllocationStore, Cluster
 from homeport.runtime import pooling
-from homeport.runtime.pooling import Find, Interface
+from homeport.runtime.pooling import Find, FindClaim, Interface
 
 _RULES = ("whenScaled", "whenDeleted", "retainFor", "adopt")
 
@@ -80,7 +80,9 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-def explain(ref: PodRef, store: AllocationStore, cluster: Cluster, find: Find) -> Story:
+def explain(
+    ref: PodRef, store: AllocationStore, cluster: Cluster, find: Find, find_claim: FindClaim | None = None
+) -> Story:
     """Raises `NoSuchObject` when there is neither the pod nor a StatefulSet that could have it."""
     pod = cluster.pod_now(ref)
     judged = judge(pod) if pod is not None else _would_be(ref)
@@ -95,6 +97,7 @@ def explain(ref: PodRef, store: AllocationStore, cluster: Cluster, find: Find) -
             ref.namespace,
             replica.ordinal if replica is not None else None,
             find,
+            find_claim,
         )
     except CniError as error:
         return Story(ref=ref, pod=pod, state=state, interfaces=(), error=str(error))
@@ -122,6 +125,12 @@ class _Teller:
         pool, pod = interface.pool, self._pod
         kinds = pool.policy.kinds if pool is not None and pool.policy is not None else ()
         judged = judge(pod, kinds) if pod is not None else _would_be(self._ref)
+        if story_claim := interface.claim:
+            return InterfaceStory(
+                interface=msgspec.structs.replace(interface, pool=None),
+                slot=Slot(PodOwner(self._ref.namespace, self._ref.name, ""), interface.network.name, interface.ifname),
+                why_not=f'IPAMClaim "{story_claim}" says which, and nobody here knows it',
+            )
         if pool is None or not pool.ranges:
             judged = "its addresses are from no pool of ours"
         elif pool.policy is None:
@@ -165,6 +174,9 @@ class _Teller:
             workload_uid=uid,
             avoid=[address.ip for address in story.interface.fixed],
         )
+        claimed = story.interface.claimed
+        if claimed is not None:
+            wants = mapped_to(wants, claimed.addresses, source=f'IPAMClaim "{claimed.claim}"')
         known = self._store.of_slot(slot)
         told: list[RangeStory] = []
         earlier: list[tuple[str, IPAddress]] = []

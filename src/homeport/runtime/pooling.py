@@ -17,7 +17,8 @@ from homeport.ipam.pools import Pool, parse_pool
 from homeport.ipam.ranges import parse_interface
 from homeport.model.addresses import IPInterface
 from homeport.model.errors import CniError, NoSuchObject
-from homeport.multinet import capabilities, requests, selections
+from homeport.multinet import capabilities, ipam_claims, requests, selections
+from homeport.multinet.ipam_claims import Claimed, IpamClaim
 from homeport.multinet.selections import NetworkSelection
 from homeport.ports import NetworkDefinition
 
@@ -25,23 +26,27 @@ POOLED = "whereabouts"
 """The IPAM type whose section describes a pool of ours."""
 
 Find = Callable[[str, str], NetworkDefinition | None]
+FindClaim = Callable[[str, str], IpamClaim | None]
 Ipam = Mapping[str, Any]
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
     """One secondary interface that a pod asks for.
 
-    `pool` is what its addresses come from; `fixed` those that the configuration or the pod itself gives in full. `ipam`
-    is the type of the IPAM plugin, "" without one. `wire` names the link of the node that it is on, "" when none is
-    named: what is on one wire must differ.
+    `pool` is what its addresses come from, and `claimed` which of them an IPAMClaim says it is to have; `fixed` those
+    that the configuration or the pod itself gives in full. `ipam` is the type of the IPAM plugin, "" without one.
+    `claim` names an IPAMClaim that could not be asked for. `wire` names the link of the node that it is on, "" where
+    none is named: what is on one wire must differ.
     """
 
     definition: str
     ifname: str
     network: ConfList
     pool: Pool | None = None
+    claimed: Claimed | None = None
     fixed: tuple[IPInterface, ...] = ()
     ipam: str = ""
+    claim: str = ""
     wire: str = ""
 
 
@@ -80,38 +85,59 @@ def pools_of(definitions: Iterable[NetworkDefinition]) -> Sequence[tuple[Network
     return found
 
 
-def interfaces_of(annotation: str, namespace: str, ordinal: int | None, find: Find) -> tuple[Interface, ...]:
-    """The interfaces in order, numbered behind the pod's default network.
+def interfaces_of(
+    annotation: str, namespace: str, ordinal: int | None, find: Find, find_claim: FindClaim | None = None
+) -> tuple[Interface, ...]:
+    """The interfaces in order, numbered behind the pod's default network; `namespace` is the pod's.
 
-    Raises `NoSuchObject` for a network that is not there, and what a selection or configuration that cannot be right
-    raises.
+    Raises `NoSuchObject` for a network or a claim that is not there, and what a selection or configuration that cannot
+    be right raises. Without `find_claim` nobody is asked for claims.
     """
     wanted = selections.parse(annotation, namespace, ordinal=ordinal)
-    return tuple(_interface(selection, index, find) for index, selection in enumerate(wanted, start=1))
+    found = []
+    for index, selection in enumerate(wanted, start=1):
+        name = f"{selection.namespace}/{selection.name}"
+        definition = find(selection.namespace, selection.name)
+        if definition is None:
+            raise NoSuchObject(f'find network "{name}": no such NetworkAttachmentDefinition')
+        network = network_of(definition)
+        capabilities.require_honoured(name, network, selection)
+        try:
+            claimed = _claimed(selection, namespace, network, name, find_claim)
+            found.append(_interface(name, network, selection, index, claimed))
+        except CniError as error:
+            error.msg = f'network "{name}": {error.msg}'
+            raise
+    return tuple(found)
 
 
-def _interface(selection: NetworkSelection, index: int, find: Find) -> Interface:
-    definition = find(selection.namespace, selection.name)
-    name = f"{selection.namespace}/{selection.name}"
-    if definition is None:
-        raise NoSuchObject(f'find network "{name}": no such NetworkAttachmentDefinition')
-    network = network_of(definition)
-    capabilities.require_honoured(name, network, selection)
-    try:
-        pool = pool_of(network)
-        section = next((p for p in network.plugins if _ipam_type(p)), {})
-        return Interface(
-            definition=name,
-            ifname=requests.ifname_of(selection, index),
-            network=network,
-            pool=pool,
-            fixed=tuple(_fixed(_ipam(section), selection, pool)),
-            ipam=_ipam_type(section),
-            wire=_wire(network.plugins),
-        )
-    except CniError as error:
-        error.msg = f'network "{name}": {error.msg}'
-        raise
+def _claimed(
+    selection: NetworkSelection, namespace: str, network: ConfList, name: str, find_claim: FindClaim | None
+) -> Claimed | None:
+    if selection.ipam_claim is None or find_claim is None:
+        return None
+    claim = find_claim(namespace, selection.ipam_claim)
+    if claim is None:
+        raise NoSuchObject(f'find IPAMClaim "{namespace}/{selection.ipam_claim}": no such object')
+    return ipam_claims.claimed_of({"args": {"cni": ipam_claims.cni_args(claim, network, name)}})
+
+
+def _interface(
+    name: str, network: ConfList, selection: NetworkSelection, index: int, claimed: Claimed | None
+) -> Interface:
+    pool = pool_of(network)
+    section = next((p for p in network.plugins if _ipam_type(p)), {})
+    return Interface(
+        definition=name,
+        ifname=requests.ifname_of(selection, index),
+        network=network,
+        pool=pool,
+        claimed=claimed,
+        fixed=tuple(_fixed(_ipam(section), selection, pool)),
+        ipam=_ipam_type(section),
+        claim=selection.ipam_claim or "" if claimed is None else "",
+        wire=_wire(network.plugins),
+    )
 
 
 def _fixed(ipam: Ipam, selection: NetworkSelection, pool: Pool | None) -> Iterable[IPInterface]:
