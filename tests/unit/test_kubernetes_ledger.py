@@ -113,7 +113,7 @@ GOOD = chunk_body(3, ENTRIES, through="77")["spec"]["data"]
 @pytest.mark.parametrize(
     "data",
     [
-        "",
+        "====",
         "no base64!",
         b64encode(b"no gzip").decode(),
         GOOD[:-24],
