@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Generic, TypeVar
 
 import msgspec
@@ -38,6 +39,7 @@ K = TypeVar("K")
 
 START_SECONDS = 5.0  # that `start` waits for the first lists
 _REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
+_MET_MAX = 1000
 _FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
 _FLUSH_SECONDS = 2.0
 _JOIN_SECONDS = 1.0
@@ -112,6 +114,7 @@ class KubernetesClient:
         self._events = EventSender(self._sender, node, on_trouble=on_trouble)
         self._recent_pods = _Recent[PodRef, Pod]()
         self._recent_workloads = _Recent[Workload, WorkloadState]()
+        self._met = _Met()
 
     # --- its life ---
 
@@ -183,6 +186,13 @@ class KubernetesClient:
         return found
 
     def pod_with_uid(self, ref: PodRef, uid: str) -> Pod | None:
+        found = self._pod_with_uid(ref, uid)
+        if found is not None and uid and self._met.is_new(found.uid) and found.owner is not None:
+            # A pod is younger than what its workload was changed to before: no answer from before it counts.
+            self._recent_workloads.forget_where(partial(_is_owner, found))
+        return found
+
+    def _pod_with_uid(self, ref: PodRef, uid: str) -> Pod | None:
         for known in (self._recent_pods.get(ref), self._watched_pod(ref)):
             if known is not None and _is_of(known, uid):
                 return known
@@ -285,6 +295,32 @@ class _Recent(Generic[K, T]):
     def forget(self, key: K) -> None:
         with self._lock:
             self._answers.pop(key, None)
+
+    def forget_where(self, condition: Callable[[K], bool]) -> None:
+        with self._lock:
+            for key in [key for key in self._answers if condition(key)]:
+                del self._answers[key]
+
+
+class _Met:
+    """The pods that were asked for lately, by UID."""
+
+    def __init__(self) -> None:
+        self._uids: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def is_new(self, uid: str) -> bool:
+        """Only the first time that it is asked."""
+        with self._lock:
+            is_new = uid not in self._uids
+            self._uids[uid] = None
+            while len(self._uids) > _MET_MAX:
+                del self._uids[next(iter(self._uids))]
+            return is_new
+
+
+def _is_owner(pod: Pod, workload: Workload) -> bool:
+    return pod.owner is not None and (workload.namespace, workload.name) == (pod.ref.namespace, pod.owner.name)
 
 
 def _is_of(pod: Pod, uid: str) -> bool:

@@ -7,10 +7,15 @@ import itertools
 import secrets
 import tempfile
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from testcluster.api import Api
+from testcluster.binaries import Binaries
 from testcluster.control_plane import ControlPlane
+from testcluster.homeport_node import HomeportNode
+from testcluster.installing import install
 from tests.apiserver.conftest import control_plane as control_plane
 from tests.apiserver.conftest import programs as programs
 from tests.apiserver.conftest import remove_namespace
@@ -31,7 +36,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         item.stash[FAILED] = True
-        crew = getattr(item, "funcargs", {}).get("crew")
+        given = getattr(item, "funcargs", {})
+        crew = given.get("crew") or given.get("private_crew")
         if isinstance(crew, Crew):
             for node in crew.nodes.values():
                 report.sections.append((f"log of {node.name}", node.log()[-8000:]))
@@ -41,6 +47,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 FAILED = pytest.StashKey[bool]()
+
+
+def is_tidy(node: HomeportNode) -> bool:
+    return not node.leftovers().keys() - _FORGOTTEN_LATER
 
 
 @pytest.fixture(params=SHAPES, ids=str)
@@ -67,6 +77,27 @@ def crew(shared_crew: Crew, request: pytest.FixtureRequest) -> Iterator[Crew]:
 
 
 @pytest.fixture
+def private_crew(programs: Binaries, shim: Path, tmp_path: Path) -> Iterator[Crew]:
+    """One of the test's own, to do with its control plane as it likes."""
+    with ControlPlane(tmp_path / "control-plane", programs=programs) as plane:
+        admin = Api(plane.access())
+        install(admin)
+        admin.close()
+        made = Crew(plane, Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp")), shim)
+        made.start()
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def private_site(private_crew: Crew, shape: Shape) -> Site:
+    """A namespace of the test's own control plane."""
+    name = f"t-{secrets.token_hex(5)}"
+    private_crew.admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    return Site(private_crew.admin, name, private_crew.nodes, shape)
+
+
+@pytest.fixture
 def site(crew: Crew, shape: Shape, request: pytest.FixtureRequest) -> Iterator[Site]:
     """A namespace of the test's own. After it nothing is left on any node, and nothing is bound."""
     name = f"t-{secrets.token_hex(5)}"
@@ -77,5 +108,5 @@ def site(crew: Crew, shape: Shape, request: pytest.FixtureRequest) -> Iterator[S
     if request.node.stash.get(FAILED, False):
         return
     for node in crew.nodes.values():
-        node.wait(lambda node=node: not node.leftovers().keys() - _FORGOTTEN_LATER, _SECONDS_TO_TIDY, "nothing is left")
+        node.wait(partial(is_tidy, node), _SECONDS_TO_TIDY, "nothing is left")
     made.await_phase("Bound", ())

@@ -93,21 +93,56 @@ def test_e20_a_replica_that_ends_while_the_api_server_is_away(site: Site, crew: 
     site.require_no_leak()
 
 
-def test_e26_the_holders_win_over_an_older_backup(private_site: Site, tmp_path: Path) -> None:
-    """The pods' objects are in the backup, and not what they were given since."""
-    site = private_site
-    plane = site.plane
+def test_e26_the_holders_win_over_an_older_backup(private_site: Site, private_crew: Crew, tmp_path: Path) -> None:
+    """The pods' objects are in the backup, and not what they were given since. Nobody restarts a daemon."""
+    site, plane = private_site, private_crew.plane
     site.networks()
     for node in site.nodes.values():
         node.kubelet.partition()
     site.workload()
-    site.wait(lambda: all(p["spec"].get("nodeName") for p in site.pods().values()) and len(site.pods()) == 3, "bound")
+    site.wait(lambda: len(site.pods()) == 3 and all(p["spec"].get("nodeName") for p in site.pods().values()), "bound")
     plane.save(tmp_path / "backup")
     for node in site.nodes.values():
         node.kubelet.heal()
     site.await_seen(site.numbered())
     site.require_no_leak()
+    containers = {pod: site.sandbox_of(pod).container_id for pod in site.numbered()}
     plane.restore(tmp_path / "backup")
     site.await_phase("Bound", flat(site.numbered()))
     site.await_seen(site.numbered())
-    site.require_no_leak()
+    assert {pod: site.sandbox_of(pod).container_id for pod in site.numbered()} == containers
+    assert {r.pod: r.container for r in site.records().values()} == containers
+    site.await_event("AllocationRestored", "web-0")
+
+
+def test_e26_a_conflict_is_reported_and_nothing_freed(private_site: Site, private_crew: Crew, tmp_path: Path) -> None:
+    """A stranger got a holder's address before the holder's node could say a word."""
+    site, plane = private_site, private_crew.plane
+    site.networks(sticky=False)
+    nodes = list(site.nodes)
+    with site.cordoned(*nodes[1:]):
+        site.nodes[nodes[0]].kubelet.partition()
+        site.workload(replicas=1)
+        site.wait(lambda: site.pods() and site.pod("web-0")["spec"].get("nodeName"), "bound")
+        plane.save(tmp_path / "backup")
+        site.nodes[nodes[0]].kubelet.heal()
+        site.await_seen({"web-0": site.shape.numbered(0)})
+    site.cut_off(nodes[0], answering=True)
+    plane.restore(tmp_path / "backup")
+    assert site.phases() == {}
+    for name in nodes[1:]:
+        site.cordon(name, unschedulable=False)
+    site.cordon(nodes[0])
+    site.workload("other", 1)
+    site.wait(lambda: site.hosts("other"), "the other runs")
+    both = flat(site.kernel("other"))
+    assert both == flat({"": site.shape.numbered(0)}), "so there is a conflict"
+    before = site.records()
+    site.mend(nodes[0])
+    told = site.await_event("AddressConflict", "web-0")
+    assert told["type"] == "Warning"
+    assert site.shape.address("one", 4, 0) in told["message"]
+    assert "other-0" in told["message"]
+    assert site.records().keys() == before.keys()
+    assert {a: r.container for a, r in site.records().items()} == {a: r.container for a, r in before.items()}
+    assert site.in_all_namespaces() == sorted([*both, *both]), "both run on"

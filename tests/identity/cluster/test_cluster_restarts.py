@@ -69,7 +69,7 @@ def test_e4_moves_to_another_node_and_is_reached_at_once(site: Site) -> None:
     site.workload()
     site.await_seen(site.numbered())
     site.workload("peer", 1)
-    site.await_seen({**site.numbered(), "peer-0": site.shape.numbered(3)})
+    site.wait(lambda: site.hosts("peer"), "the peer runs")
     site.await_settled("peer-0", "web-1")
     site.ping("peer-0", "web-1")  # so that the neighbour knows where it is
     before, macs, uids = site.hosts(), site.macs(), site.uids_of("web-1")
