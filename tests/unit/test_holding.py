@@ -14,7 +14,7 @@ from tests.stand_ins import START, Neighbourhood, StandingClock, World
 from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
 
 from homeport.daemon.holding import Holding, Repair, recorded_addresses, recorded_netns
-from homeport.daemon.squatting import PROBE_SECONDS, Squatters
+from homeport.daemon.squatting import PROBE_SECONDS, SETTLED_SECONDS, Squatters
 from homeport.ipam.allocations import Allocation, Phase, Retention
 from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
 from homeport.ipam.objects import Pod
@@ -524,10 +524,10 @@ def retain(machine: Machine, ordinal: int = 0, address: IPAddress = A1) -> Alloc
 
 def test_an_address_that_a_stranger_uses_is_quarantined_until_they_are_silent(machine: Machine) -> None:
     retain(machine)
-    machine.probe_for(3)
-    assert machine.told() == []
     machine.probe.answering[A1] = MAC
-    machine.probe_for(PROBE_SECONDS + 1)
+    machine.probe_for(SETTLED_SECONDS)
+    assert (machine.probe.asked, machine.told()) == ([], []), "its own interface may be on its way out"
+    machine.probe_for(1)
     found = machine.stored()
     assert found is not None
     assert found.phase is Phase.QUARANTINED
@@ -557,6 +557,8 @@ def test_its_own_next_holder_is_no_stranger(machine: Machine) -> None:
         msgspec.structs.replace(before, phase=Phase.BOUND, holder=holder_of(pod, "c9", "n2")), cause="returned"
     )
     machine.squatters.step()
+    machine.clock.advance(seconds=SETTLED_SECONDS)
+    machine.squatters.step()  # without what the watch would tell
     assert machine.probe.asked == [(A1, "eth1")]
     assert (machine.stored(), machine.told()) == (bound, [])
 
@@ -564,10 +566,11 @@ def test_its_own_next_holder_is_no_stranger(machine: Machine) -> None:
 def test_it_is_one_probe_at_a_time_and_each_in_its_turn(machine: Machine) -> None:
     retain(machine, 0, A1)
     retain(machine, 1, A2)
-    machine.probe_for(2)
+    machine.probe_for(SETTLED_SECONDS + 1)
+    assert len(machine.probe.asked) == 1
     machine.probe_for(20)
     assert sorted(machine.probe.asked) == [(A1, "eth1"), (A2, "eth1")]
-    machine.probe_for(12)
+    machine.probe_for(16)
     assert len(machine.probe.asked) == 4
 
 
@@ -575,7 +578,7 @@ def test_where_nobody_can_ask_nothing_changes(machine: Machine, monkeypatch: pyt
     before = retain(machine)
     machine.links.clear()
     machine.probe.answering[A1] = MAC
-    machine.probe_for(PROBE_SECONDS + 1)
+    machine.probe_for(PROBE_SECONDS + SETTLED_SECONDS + 1)
     assert machine.probe.asked == []
     machine.links["net"] = "eth1"
 
@@ -589,7 +592,7 @@ def test_where_nobody_can_ask_nothing_changes(machine: Machine, monkeypatch: pyt
 
 def test_only_what_nobody_holds_is_probed(machine: Machine) -> None:
     machine.attach(machine.world.start(WEB, 0), "c1")
-    machine.probe_for(PROBE_SECONDS)
+    machine.probe_for(PROBE_SECONDS + SETTLED_SECONDS)
     assert machine.probe.asked == []
 
 

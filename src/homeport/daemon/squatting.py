@@ -6,7 +6,6 @@ one after the other. What answers is nobody's we know: the address is quarantine
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from datetime import datetime
 
@@ -25,6 +24,7 @@ from homeport.ports import AllocationStore, Conflict, Event, Place, Probe
 log = structlog.get_logger("homeport.daemon")
 
 PROBE_SECONDS = 30.0  # between two probes of one address, as far as their number lets
+SETTLED_SECONDS = 5.0  # before the first: foreign plugins let the address go before they remove the interface
 STEP_SECONDS = 0.5
 _WATCHED = (Phase.RETAINED, Phase.QUARANTINED)
 
@@ -52,20 +52,18 @@ class Squatters:
         self._remote, self._seen, self._probe = remote, seen, probe
         self._node, self._link_of, self._emit = node, link_of, emit
         self._now, self._monotonic, self._count = now, monotonic, count
-        self._probed: dict[Place, float] = {}
+        self._due: dict[Place, float] = {}
         self._troubles: dict[str, str] = {}  # the last of each link, which is told once
 
     def step(self) -> None:
         """Probes the address that waits longest, if one is due."""
         watched = {(a.scope, a.address): a for a in self._seen.all() if a.phase in _WATCHED}
-        self._probed = {place: at for place, at in self._probed.items() if place in watched}
-        if not watched:
-            return
-        place = min(watched, key=lambda p: self._probed.get(p, -math.inf))
         now = self._monotonic()
-        if now - self._probed.get(place, -math.inf) < PROBE_SECONDS:
+        self._due = {place: self._due.get(place, now + SETTLED_SECONDS) for place in watched}
+        place = min(self._due, key=self._due.__getitem__, default=None)
+        if place is None or self._due[place] > now:
             return
-        self._probed[place] = now
+        self._due[place] = now + PROBE_SECONDS
         link = self._link_of(watched[place].slot.network)
         if link is None:
             return
