@@ -41,10 +41,9 @@ def explain(
 
     Works for a replica that is not there yet, too. Changes nothing.
 
-    Examples:
-      homeport explain web-0 -n testnamespace
+    Example: homeport explain web-0 -n testnamespace
 
-      homeport explain testnamespace/web-0 --network multustest
+    Example: homeport explain testnamespace/web-0 --network multustest
     """
     from homeport.runtime import explaining
 

@@ -97,12 +97,11 @@ def ips(
 ) -> None:
     """List addresses with their owners, by address.
 
-    Examples:
-      homeport ips --network multustest
+    Example: homeport ips --network multustest
 
-      homeport ips --workload statefulset/web -n testnamespace -o wide
+    Example: homeport ips --workload statefulset/web -n testnamespace -o wide
 
-      homeport ips --phase Retained -o name
+    Example: homeport ips --phase Retained -o name
     """
     if every and namespace is not None:
         raise typer.BadParameter("expected one of -n and -A")

@@ -45,10 +45,9 @@ def plan(
     Also what would clash, how much room is left in every range, and how many more replicas fit. Exits with 1 for a
     clash.
 
-    Examples:
-      homeport plan -f nad.yaml -f statefulset.yaml
+    Example: homeport plan -f nad.yaml -f statefulset.yaml
 
-      helm template ./chart | homeport plan -f - --against cluster
+    Example: helm template ./chart | homeport plan -f - --against cluster
     """
     place = Place(store, lab, kubeconfig)
     named = place != Place()

@@ -53,12 +53,11 @@ def release(
     in use is then Retained for it, so that its new pod starts; anything else is free at once. If the old holder still
     runs, two pods have the address: switch its node off first.
 
-    Examples:
-      homeport release 10.93.97.14
+    Example: homeport release 10.93.97.14
 
-      homeport release --workload statefulset/web -n testnamespace --dry-run
+    Example: homeport release --workload statefulset/web -n testnamespace --dry-run
 
-      homeport release web-0 -n testnamespace --force
+    Example: homeport release web-0 -n testnamespace --force
     """
     if bool(what) == bool(workload):
         raise typer.BadParameter("expected an address or a pod, or --workload")

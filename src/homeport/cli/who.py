@@ -41,10 +41,9 @@ def who(
 
     Exits with 1 when the ledger does not reach back to the time asked for.
 
-    Examples:
-      homeport who 10.93.97.12
+    Example: homeport who 10.93.97.12
 
-      homeport who 10.93.97.12 --at "3h ago"
+    Example: homeport who 10.93.97.12 --at "3h ago"
     """
     wanted = parse_address(address)
     with sources.opened(Place(store, lab, kubeconfig)) as source:
