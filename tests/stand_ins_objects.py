@@ -285,7 +285,7 @@ class MemoryWatch:
         with self._stepping() as tell:
             if self._stopping.is_set() or not self._client.reachable:
                 return False
-            if self._seen < self._server.oldest or not self._listed.is_set():
+            if not self._server.oldest <= self._seen <= self._server.version or not self._listed.is_set():
                 self._list(tell)
                 return True
             change = next((c for c in self._unseen() if self._concerns(c)), None)

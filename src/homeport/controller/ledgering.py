@@ -30,6 +30,7 @@ OPEN = "homeport.dev/open"
 CHUNK_ENTRIES = 200
 FLUSH_SECONDS = 2.0
 _TOUCH_SECONDS = 60.0  # well within the minutes that an API server keeps versions
+_FLUSH_ATTEMPTS = 500  # at a chunk each; what is left waits for the next time
 _PRUNE_SECONDS = 3600.0
 _PRUNED_AT_ONCE = 50
 
@@ -42,12 +43,20 @@ class Keeping(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Tail(msgspec.Struct, frozen=True):
-    """The last chunk: its number, version, entries, and the version of allocations it goes up to."""
+    """The last chunk: its number, version, entries, and the version of allocations it goes up to.
+
+    One that cannot be read is left as it is: nothing is added to it.
+    """
 
     number: int
     version: str
-    entries: tuple[LedgerEntry, ...]
-    through: int
+    entries: tuple[LedgerEntry, ...] = ()
+    through: int = 0
+    readable: bool = True
+
+    @property
+    def has_room(self) -> bool:
+        return self.readable and len(self.entries) < CHUNK_ENTRIES
 
 
 class LedgerKeeper:
@@ -70,10 +79,9 @@ class LedgerKeeper:
         self._waiting: list[tuple[int, LedgerEntry]] = []
         self._vanished: list[LedgerEntry] = []  # of what is missing from a list that is not told to its end
         self._due_at = 0.0
+        self._told = 0  # the highest version that anything was noted at
         self._begun = False
-        self._found: tuple[int, list[tuple[str, Allocation]]] | None = (
-            None  # the first list, where the ledger has a gap
-        )
+        self._found: tuple[int, list[tuple[str, Allocation]]] | None = None  # at a list, where the ledger has a gap
         self._tail: _Tail | None = None
         self._written_at = 0.0
         self._pruned_at: float | None = None
@@ -87,15 +95,22 @@ class LedgerKeeper:
         return str(tail.through) if tail is not None and tail.through else ""
 
     def listed(self, version: str, known: Callable[[], list[tuple[str, Allocation]]]) -> None:
-        """A complete list has been told. `known` gives what there is by now, for the first one."""
+        """A complete list has been told. `known` gives what there is by now."""
         vanished, self._vanished = self._vanished, []
         for entry in vanished:
             self._add(int(version), entry)
         with self._lock:
-            if self._begun:
+            if self._begun and int(version) >= max(self._told, self._tail.through if self._tail is not None else 0):
                 return
+            if not self._begun:
+                self._told = int(version)
+                has_gap = self._tail is None or self._tail.through != int(version)
+            else:  # the database was set back: what it said since is no more, and the ledger is as old as the rest
+                self._waiting, self._chronicle, self._told = [], Chronicle(), int(version)
+                self._tail = self._oldest = None
+                has_gap = True
             self._begun = True
-            if self._tail is None or self._tail.through != int(version):
+            if has_gap:
                 self._found = (int(version), known())
                 self._reporter.ledger_waiting.set(len(self._found[1]))
 
@@ -118,6 +133,7 @@ class LedgerKeeper:
 
     def _add(self, version: int, entry: LedgerEntry) -> None:
         with self._lock:
+            self._told = max(self._told, version)
             if not self._waiting:
                 self._due_at = self._clock.monotonic() + FLUSH_SECONDS
             self._waiting.append((version, entry))
@@ -147,8 +163,9 @@ class LedgerKeeper:
         self._due_at = self._clock.monotonic() + FLUSH_SECONDS
         if self._found is not None:
             self._fill_gap(*self._found)
-        while self._flush_some():
-            pass
+        for _ in range(_FLUSH_ATTEMPTS):
+            if not self._flush_some():
+                return
 
     def _flush_some(self) -> bool:
         """As much as goes into one chunk; whether there may be more."""
@@ -179,7 +196,7 @@ class LedgerKeeper:
 
     def _write(self, tail: _Tail | None, news: list[tuple[int, LedgerEntry]], reached: int) -> int:
         """As many of the news as one chunk takes; how many. `reached` is what it goes up to with all of it."""
-        if tail is None or (news and len(tail.entries) >= CHUNK_ENTRIES):
+        if tail is None or not tail.readable or (news and not tail.has_room):
             if not news:
                 return 0
             self._begin_chunk(tail, news, reached)
@@ -206,7 +223,7 @@ class LedgerKeeper:
         body["metadata"]["labels"] = {OPEN: "true"}
         written = self._objects.create(IPLEDGERS, body)
         self._tail = _Tail(number, written.version, entries, through)
-        if tail is not None:
+        if tail is not None and tail.readable:
             self._close(tail)
 
     def _close(self, tail: _Tail) -> None:
@@ -223,17 +240,18 @@ class LedgerKeeper:
 
     def _last(self) -> _Tail | None:
         found = self._objects.list(IPLEDGERS, labels={OPEN: "true"}) or self._objects.list(IPLEDGERS)
-        if not found:
+        numbered = {number: stored for stored in found if (number := names.ledger_number(stored.name)) is not None}
+        if not numbered:
             return None
-        last = max(found, key=lambda stored: stored.name)
+        number = max(numbered)
+        last = numbered[number]
         try:
-            chunk, entries = decode_chunk(last), decode_entries(last)
-            tail = _Tail(chunk.number, last.version, entries, int(chunk.through))
+            through = int(decode_chunk(last).through)
+            self._tail = _Tail(number, last.version, decode_entries(last), through)
         except (DecodeFailure, ValueError) as e:
             self._reporter.tell_unreadable(IPLEDGERS, "", last.name, last.uid, str(e))
-            tail = None
-        self._tail = tail
-        return tail
+            self._tail = _Tail(number, last.version, readable=False)
+        return self._tail
 
     def _fill_gap(self, version: int, found: list[tuple[str, Allocation]]) -> None:
         """What differs from the ledger's last word, as entries before all that wait."""

@@ -24,7 +24,7 @@ from homeport.stores.kubernetes.slots import decode_slot, slot_body, with_place
 from homeport.stores.kubernetes.wire import decode
 
 UNUSED_SECONDS = 600.0
-SCAN_SECONDS = 3600.0
+SCAN_SECONDS = 6 * 3600.0
 _AT_ONCE = 50
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from tests.stand_ins import StandingClock
 from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
 
+from homeport.controller.ledgering import Keeping
 from homeport.controller.operating import Term, Tools
 from homeport.controller.reporting import Reporter
 from homeport.controller.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
@@ -70,6 +72,7 @@ class Actor:
                 clock=stage.clock,
                 reporter=self.reporter,
                 fill_ipam=lambda plugin: plugin["ipam"],
+                keeping=stage.keeping,
                 whereabouts_namespace=whereabouts_namespace,
             )
         )
@@ -112,6 +115,7 @@ class Stage:
 
     def __init__(self, **sticky: Any) -> None:
         self.server = MemoryServer()
+        self.keeping = Keeping()
         self.clock = StandingClock()
         self.people = MemoryObjects(self.server, threaded=False)
         self.store = KubernetesStore(self.people, now=self.clock.now, monotonic=self.clock.monotonic)
@@ -194,6 +198,16 @@ class Stage:
         now = msgspec.structs.replace(allocation, phase=phase, holder=None, since=self.clock.now())
         return self.store.replace(now, cause="DEL")
 
+    def save(self) -> Callable[[], None]:
+        """A backup of the database; what restores it."""
+        server = self.server
+        objects, version, history = dict(server.objects), server.version, list(server.history)
+
+        def restore() -> None:
+            server.objects, server.version, server.history = objects, version, history
+
+        return restore
+
     # --- looking ---
 
     def phases(self) -> dict[int, str]:
@@ -206,8 +220,18 @@ class Stage:
     def ledger(self) -> list[LedgerEntry]:
         return list(self.store.ledger())
 
+    def store_now(self, seconds: float) -> datetime:
+        """The clock's time so many seconds ago (if negative)."""
+        return self.clock.now() + timedelta(seconds=seconds)
+
     def require_whole_ledger(self) -> None:
         """Every state that an allocation ever had is in it, once, each change after the one before."""
+        self.require_chain()
+        ended = sum(c.key[0] == IPALLOCATIONS and c.after is None for c in self.server.history)
+        assert sum(entry.after is None for entry in self.ledger()) == ended
+
+    def require_chain(self) -> None:
+        """Each change is of what the one before has left, and the last is what there is."""
         now: dict[str, Allocation] = {}
         for entry in self.ledger():
             subject = entry.after or entry.before
@@ -219,8 +243,6 @@ class Stage:
             else:
                 now[name] = entry.after
         assert {k: _plain(a) for k, a in now.items()} == {str(a.address): _plain(a) for a in self.store.all()}
-        ended = sum(c.key[0] == IPALLOCATIONS and c.after is None for c in self.server.history)
-        assert sum(entry.after is None for entry in self.ledger()) == ended
 
     def require_untouched(self, *kept: Allocation) -> None:
         """Nobody has ever written to these since they were made."""

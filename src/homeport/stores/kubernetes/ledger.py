@@ -117,10 +117,10 @@ def chunk_body(number: int, entries: Sequence[LedgerEntry], *, through: str) -> 
 def decode_chunk(stored: ApiObject) -> Chunk:
     """What a chunk says of itself, its entries left alone. Raises `DecodeFailure` naming the object."""
     spec = _spec(stored)
-    number = stored.name.removeprefix("ledger-")
-    if not number.isdigit() or names.ledger_name(int(number)) != stored.name:
+    number = names.ledger_number(stored.name)
+    if number is None:
         raise DecodeFailure(f"decode {IPLEDGERS.plural} {stored.name}: expected a name like {names.ledger_name(0)}")
-    return Chunk(number=int(number), begin=spec.begin, end=spec.end, through=spec.through, count=spec.count)
+    return Chunk(number=number, begin=spec.begin, end=spec.end, through=spec.through, count=spec.count)
 
 
 def decode_entries(stored: ApiObject) -> tuple[LedgerEntry, ...]:

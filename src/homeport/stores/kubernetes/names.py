@@ -25,6 +25,7 @@ HOLDER = "homeport.dev/holder"
 NODE = "homeport.dev/node"
 
 _HASHED_SCOPE = "scope-"
+_LEDGER = "ledger-"
 _SCOPE_MAX = 40
 _POD_MAX = 40
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -65,7 +66,13 @@ def range_name(scope: str, first: IPAddress, last: IPAddress) -> str:
 
 def ledger_name(number: int) -> str:
     """Of the chunk `number`; names sort as numbers do."""
-    return f"ledger-{number:020d}"
+    return f"{_LEDGER}{number:020d}"
+
+
+def ledger_number(name: str) -> int | None:
+    """The number of the chunk of this name; None for a name that is of none."""
+    digits = name.removeprefix(_LEDGER)
+    return int(digits) if digits.isascii() and digits.isdigit() and ledger_name(int(digits)) == name else None
 
 
 def allocation_labels(allocation: Allocation) -> dict[str, str | None]:
