@@ -40,7 +40,7 @@ class Laws:
         self._kept: dict[tuple[Slot, int], IPAddress] = {}  # by family: what an ADD answered, while it is allocated
         self._wanted_since: dict[Replica, int] = {}
         self._operators: set[int] = set()  # versions that an operator's acts made
-        self._hurt: set[IPAddress] = set()  # in use when an operator deleted their allocations: two may use them now
+        self._hurt: set[IPAddress] = set()  # an operator deleted their allocations: two may use them since
         self.answers = 0
 
     def check(self) -> None:
@@ -58,8 +58,7 @@ class Laws:
         """What changed since the last check was an operator's doing: whom it hurts is not our fault."""
         news = self._simulation.server.history[self._read :]
         self._operators |= {change.version for change in news}
-        gone = {a.address for change in news if (a := _decoded(change.before)) is not None}
-        self._hurt |= gone & {address for address, _ in self._simulation.users()}
+        self._hurt |= {a.address for change in news if (a := _decoded(change.before)) is not None}
 
     def answered(self, container: Container, addresses: tuple[IPAddress, ...]) -> None:
         """R2: a slot that has an allocation gets exactly that."""
@@ -131,6 +130,8 @@ class Laws:
             present = stored.get(address)
             if address in self._hurt:
                 continue  # made again by its node, unless that has lost its claims, or a stranger was faster
+            if self._simulation.nodes[container.node].is_forgetful and _is_good(present, container):
+                continue  # bound locally, and then the node lost its claims: P15
             if present is None or not present.is_held_by(container.name, container.attachment.ifname):
                 raise Broken(f"{container.name} uses {address}, of which is stored: {present}")
         pods = {pod.uid for pod in self._simulation.world.pods.values()}

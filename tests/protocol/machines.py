@@ -154,6 +154,7 @@ class SimNode:
         self.probe = SimProbe(simulation, name)
         self.powered = True
         self.connected = True
+        self.is_forgetful = False  # it has lost its claims once
         self.cluster = SimCluster(simulation, name, self.is_connected)
         self.daemon: Daemon | None = None
 
@@ -179,6 +180,7 @@ class SimNode:
     def lose_claims(self) -> None:
         """The file is gone, while no daemon runs."""
         self.simulation.scheduler.note(f"{self.name}: the claims file is lost")
+        self.is_forgetful = True
         for path in (self.simulation.folder / self.name).glob("claims.db*"):
             path.unlink()
 
@@ -213,7 +215,7 @@ class SimNode:
         """R7: the very same call again answers the same."""
         before = container.addresses
         self._add(container)
-        if container.stage is Stage.UP and container.running:
+        if container.stage is Stage.UP and container.running and not self.is_forgetful:
             assert container.addresses == before, f"{container.name}: a repeated ADD answered {container.addresses}"
 
     def detach(self, container: Container) -> None:

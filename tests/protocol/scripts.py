@@ -31,6 +31,15 @@ class Director:
             self.simulation.land()
             self.simulation.laws.check()
 
+    def calmly(self, *acts: Callable[[], None]) -> None:
+        """As `do`, one after the other and without faults: what leads up to a history."""
+        self.simulation.faults = False
+        for act in acts:
+            act()
+            self.simulation.scheduler.finish()
+            self.simulation.laws.check()
+        self.simulation.faults = True
+
     def node(self, name: str) -> SimNode:
         node = self.simulation.nodes[name]
         if node.daemon is None:
@@ -83,6 +92,11 @@ class Director:
     def force_delete(self, pod: Pod) -> Callable[[], None]:
         return partial(self.simulation.forget_pod, pod)
 
+    def land(self) -> None:
+        """What is late comes."""
+        while self.simulation.land():
+            self.simulation.laws.check()
+
     def pass_time(self, **span: float) -> Callable[[], None]:
         return partial(self.simulation.clock.advance, **span)
 
@@ -118,30 +132,49 @@ def replica_is_claimed_twice(director: Director) -> None:
 def late_release(director: Director) -> None:
     """P10, P12: a release is on its way for so long that its address has found somebody else."""
     x = director.world.start_stranger("x", node="n1")
-    director.do(director.attach(x))
-    director.do(director.end(x))
+    director.calmly(director.attach(x), director.end(x))
     director.do(director.rounds("n1"))
     director.do(director.rounds("n1"))
     director.do(director.attach(director.world.start_stranger("y", node="n2")))
+    director.do(director.land)
 
 
 def replica_with_a_strangers_address(director: Director) -> None:
     """P5, P8: a replica has other addresses than those of its ordinal, and comes back on either node."""
     stranger = director.world.start_stranger("x", node="n2")
-    director.do(director.attach(stranger))
+    director.calmly(director.attach(stranger))
     web = director.world.scale("a", 1)
     pod = director.world.start(web, 0, node="n1")
     director.do(director.attach(pod))
     director.do(director.end(pod))
     director.do(director.rounds("n1"))
-    director.do(director.end(stranger))
-    director.do(director.rounds("n2"))
-    director.simulation.forget_pod(pod)
+    director.calmly(director.end(stranger), director.rounds("n2"), director.force_delete(pod))
     again = director.world.start(web, 0, node="n1")
     director.do(director.attach(again), director.rounds("n1"))
     director.do(director.end(again))
     director.simulation.forget_pod(again)
     director.do(director.attach(director.world.start(web, 0, node="n2")))
+
+
+def one_of_two_releases_is_delivered(director: Director) -> None:
+    """P8: of the slot's two addresses one row is gone; and for a moment the API server does not answer."""
+    stranger = director.world.start_stranger("x", node="n2")
+    web = director.world.scale("a", 1)
+    pod = director.world.start(web, 0, node="n1")
+    director.calmly(director.attach(stranger), director.attach(pod), director.end(stranger), director.rounds("n2"))
+    director.calmly(director.stop_sandbox(pod))
+    director.do(director.rounds("n1"))
+    director.do(director.attach(pod))
+
+
+def orphan(director: Director) -> None:
+    """R13, R12: the workload is deleted, its pod stays, and is between two sandboxes when the controller looks."""
+    web = director.world.scale("a", 1)
+    pod = director.world.start(web, 0, node="n1")
+    director.calmly(director.attach(pod), director.stop_sandbox(pod), director.rounds("n1"))
+    director.world.workloads.clear()
+    director.do(director.reconcile(0))
+    director.do(director.attach(pod))
 
 
 def outage_between_two_sandboxes(director: Director) -> None:
@@ -150,8 +183,7 @@ def outage_between_two_sandboxes(director: Director) -> None:
     """
     web = director.world.scale("a", 1)
     pod = director.world.start(web, 0, node="n1")
-    director.do(director.attach(pod))
-    director.do(director.stop_sandbox(pod))
+    director.calmly(director.attach(pod), director.stop_sandbox(pod))
     director.do(director.rounds("n1"))
     director.do(director.cut_off("n1"))
     director.do(director.attach(pod))
@@ -162,8 +194,7 @@ def outage_between_two_sandboxes(director: Director) -> None:
 def outage_between_two_sandboxes_of_a_stranger(director: Director) -> None:
     """P10, E20: the same with an ordinary pod: its address is anybody's once its release is done."""
     pod = director.world.start_stranger("x", node="n1")
-    director.do(director.attach(pod))
-    director.do(director.stop_sandbox(pod))
+    director.calmly(director.attach(pod), director.stop_sandbox(pod))
     director.do(director.rounds("n1"))
     director.do(director.cut_off("n1"))
     director.do(director.attach(pod))
@@ -174,7 +205,7 @@ def replica_moves_and_comes_back(director: Director) -> None:
     """P12, P13: the first node has an old row, and an old DEL to deliver."""
     web = director.world.scale("a", 1)
     first = director.world.start(web, 0, node="n1")
-    director.do(director.attach(first))
+    director.calmly(director.attach(first))
     director.simulation.nodes["n1"].lose_power()
     director.do(director.force_delete(first))
     second = director.world.start(web, 0, node="n2")
@@ -191,10 +222,7 @@ def release_races_a_return(director: Director) -> None:
     """P17, P18: the workload is scaled down and up while the controller looks at it."""
     web = director.world.scale("a", 1, annotations={"homeport.dev/retention": '{"whenScaled": "Release"}'})
     pod = director.world.start(web, 0, node="n1")
-    director.do(director.attach(pod))
-    director.do(director.end(pod))
-    director.do(director.rounds("n1"))
-    director.simulation.forget_pod(pod)
+    director.calmly(director.attach(pod), director.end(pod), director.rounds("n1"), director.force_delete(pod))
     director.world.scale("a", 0)
 
     def scale_up_and_attach() -> None:
@@ -213,10 +241,7 @@ def two_controllers(director: Director) -> None:
     """P18, E22: both find the same to do."""
     web = director.world.scale("a", 1)
     pod = director.world.start(web, 0, node="n1")
-    director.do(director.attach(pod))
-    director.do(director.end(pod))
-    director.do(director.rounds("n1"))
-    director.simulation.forget_pod(pod)
+    director.calmly(director.attach(pod), director.end(pod), director.rounds("n1"), director.force_delete(pod))
     director.world.workloads.clear()
     director.do(director.reconcile(0), director.reconcile(1))
     director.do(director.attach(director.world.start_stranger("x", node="n2")), director.reconcile(0))
@@ -229,6 +254,8 @@ SCRIPTS: tuple[Script, ...] = (
     replica_is_claimed_twice,
     late_release,
     replica_with_a_strangers_address,
+    one_of_two_releases_is_delivered,
+    orphan,
     outage_between_two_sandboxes,
     outage_between_two_sandboxes_of_a_stranger,
     replica_moves_and_comes_back,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,13 +33,12 @@ from homeport.ipam.pools import parse_pool
 from homeport.model.addresses import IPAddress
 from homeport.ports import Shells
 from homeport.stores.claims import Claims
-from homeport.stores.kubernetes.hints import Hints
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPSLOTS
-from homeport.stores.kubernetes.searching import Searcher
 from homeport.stores.kubernetes.store import KubernetesStore
 from homeport.stores.nodes import NodeStore
 
-DUAL = {"range": "10.0.0.1-10.0.0.6/24", "ipRanges": [{"range": "fd00::1-fd00::6/64"}]}
+SINGLE: Mapping[str, Any] = {"range": "10.0.0.1-10.0.0.6/24"}
+DUAL: Mapping[str, Any] = {"range": "10.0.0.1-10.0.0.6/24", "ipRanges": [{"range": "fd00::1-fd00::6/64"}]}
 QUIET_ROUNDS = 3  # of eleven minutes: an IPSlot waits for ten
 READS: Sequence[Fate] = ("done", "before")
 WRITES: Sequence[Fate] = ("done", "unreached", "before", "after", "later")
@@ -130,9 +129,15 @@ class SimController:
 class Simulation:
     """One run. `chooser` decides what is left open, so a run is repeated by giving it the same one again."""
 
-    ipam: dict[str, Any] = DUAL
-
-    def __init__(self, chooser: Chooser, folder: Path, *, nodes: Sequence[str] = ("n1", "n2")) -> None:
+    def __init__(
+        self,
+        chooser: Chooser,
+        folder: Path,
+        *,
+        nodes: Sequence[str] = ("n1", "n2"),
+        ipam: Mapping[str, Any] = DUAL,
+    ) -> None:
+        self.ipam = ipam
         self.scheduler = Scheduler(chooser)
         self.clock = SimClock(self.scheduler)
         self.world = World()
@@ -192,7 +197,7 @@ class Simulation:
         def fate(call: Call) -> Fate:
             if not self.faults:
                 return "done"
-            fates = READS if call.verb in ("get", "list") else WRITES
+            fates = READS if call.verb in ("get", "list", "names") else WRITES
             kinds = (*fates, "killed before", "killed after")
             chosen = kinds[self.scheduler.choose("fate", [0] + [1] * (len(kinds) - 1))]
             if chosen != "done":
@@ -231,12 +236,11 @@ class Simulation:
 
     def make_remote(self, client: MemoryObjects) -> KubernetesStore:
         """The store of the cluster, for one process."""
-        searcher_random = random.Random(len(self.clients))
-        hints = Hints(client)
-        searcher = Searcher(client, hints, monotonic=self.clock.monotonic, rng=searcher_random)
-        self._give_task_locks(searcher)
-        hints.start()
-        return KubernetesStore(client, now=self.clock.now, monotonic=self.clock.monotonic, searcher=searcher)
+        rng = random.Random(len(self.clients))
+        store = KubernetesStore(client, now=self.clock.now, monotonic=self.clock.monotonic, rng=rng)
+        self._give_task_locks(vars(store)["_search"])
+        store.start()
+        return store
 
     def make_daemon(self, node: SimNode) -> Daemon:
         """A new process of the node, over what its disk has."""
