@@ -55,7 +55,7 @@ def release(
 
     Example: homeport release 10.93.97.14
 
-    Example: homeport release --workload statefulset/web -n testnamespace --dry-run
+    Example: homeport release --workload web -n testnamespace --dry-run
 
     Example: homeport release web-0 -n testnamespace --force
     """
