@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 
 import msgspec
 import pytest
-from tests.stand_ins_objects import MemoryObjects, MemoryServer
+from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
 
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import PodOwner, Slot
@@ -71,10 +71,9 @@ class Node:
     def __init__(self, server: MemoryServer | None = None, seed: int = 0) -> None:
         self.objects = MemoryObjects(server, threaded=False)
         self.time = Time()
-        hints = Hints(self.objects)
-        hints.start()
-        searcher = Searcher(self.objects, hints, monotonic=self.time, rng=random.Random(seed))
+        searcher = Searcher(self.objects, Hints(self.objects), monotonic=self.time, rng=random.Random(seed))
         self.store = KubernetesStore(self.objects, monotonic=self.time, searcher=searcher)
+        self.store.start()
 
     def free(self, count: int = 3, span: Span = POOL, near: IPAddress | None = None) -> list[int]:
         return offsets(self.store.lowest_free("", span, [], count=count, near=near))
@@ -231,6 +230,56 @@ def test_an_address_whose_label_was_taken_away_is_still_taken() -> None:
     assert node.free(span=one) == []
     node.objects.delete(IPALLOCATIONS, str(at(0)))
     assert node.free(span=one) == [0]
+
+
+def test_a_claim_that_is_not_in_the_api_servers_cache_yet_is_asked_for_by_name() -> None:
+    """Names come from a cache; what is known beside it, and missing there, is neither believed nor forgotten."""
+    node = Node()
+    two = Span(at(0), at(1))
+    node.hint(report(Runs([0, 1])))
+    theirs = Node(node.objects.server).claim(0)
+    with pytest.raises(AlreadyExists):
+        node.claim(0)
+    node.claim(1)
+    node.objects.names = lambda *_, **__: []  # type: ignore[method-assign]  # a cache that knows of neither
+    node.objects.calls.clear()
+    assert node.free(span=two) == []
+    assert [c.verb for c in node.objects.calls] == ["get", "get"]
+    Node(node.objects.server).store.delete(theirs, cause="DEL")
+    assert node.free(span=two) == [0]
+
+
+def test_what_this_process_gave_back_is_free_whatever_the_cache_says() -> None:
+    node = Node()
+    one = Span(at(0), at(0))
+    made = node.claim(0)
+    old = node.objects.names(IPALLOCATIONS)
+    node.store.delete(made, cause="DEL")
+    node.objects.names = lambda *_, **__: old  # type: ignore[method-assign]  # a cache that still has it
+    assert node.free(span=one) == [0]
+    node.time.seconds += 6
+    node.hint(report(Runs([0])))
+    assert node.free(span=one) == [], "it was taken again since"
+
+
+def test_names_of_a_large_full_range_are_asked_for_now_and_then() -> None:
+    """Each time takes a second here: no more than every fourth second, however many hints come between."""
+    node = Node()
+    one = Span(at(0), at(0))
+    node.claim(0)
+
+    def slowly(call: Call) -> None:
+        if call.verb == "names":
+            node.time.seconds += 1.0
+
+    node.objects.on_call = slowly
+    asked = 0
+    for second in range(40):
+        node.hint(report(Runs([0, 1 + second])))
+        assert node.free(span=one) == []
+        asked += node.lists()
+        node.time.seconds += 1.0
+    assert 8 <= asked <= 16
 
 
 def test_an_undecodable_object_holds_the_address_of_its_name() -> None:

@@ -41,13 +41,13 @@ class Window:
 class Base:
     """What is taken of a span, as was known at one time and is corrected since. Numbers are addresses as integers.
 
-    It says nothing from the number `until` on. `at` is when its source was asked or told, on a monotonic scale; `live`
-    says that the source was the API server itself, `version` which version of the hint was known then.
+    It says nothing from the number `until` on. `at` is when its source was asked or told, on a monotonic scale, and
+    `version` which hint was the newest then.
     """
 
-    def __init__(self, span: Span, taken: Runs, *, until: int, at: float, live: bool, version: str = "") -> None:
+    def __init__(self, span: Span, taken: Runs, *, until: int, at: float, version: str) -> None:
         self.span, self.taken, self.until = span, taken, until
-        self.at, self.live, self.version = at, live, version
+        self.at, self.version = at, version
 
     def free(self, excluding: Sequence[Span], near: IPAddress | None) -> Iterator[IPAddress]:
         """What is not known to be taken, from `near` on."""

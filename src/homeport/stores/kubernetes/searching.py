@@ -7,9 +7,9 @@ this takes long, not long before it.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -50,40 +50,35 @@ class Searcher:
         objects: Objects,
         hints: Hints,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float],
         rng: random.Random | None = None,
     ) -> None:
-        self._objects, self._hints, self._monotonic = objects, hints, monotonic
+        self.hints = hints
+        self._objects, self._monotonic = objects, monotonic
         self._rng = rng or random.Random()  # noqa: S311 -- spreads claims, keeps no secret
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._asking_seconds = 0.0  # that the last asking for names took
+        self._asked_at: dict[_Field, float] = {}
         self._bases: dict[_Field, Base] = {}
         self._windows: dict[str, Window] = {}
         self._given: dict[int, _Given] = {}
         self._learned: dict[Place, float] = {}  # places known to be taken, and since when
         self._freed: dict[Place, float] = {}  # places that this process gave back, and when
+        self._doubted: set[Place] = set()
 
     def lowest_free(
         self, scope: str, span: Span, excluding: Sequence[Span], *, count: int, near: IPAddress | None
     ) -> tuple[IPAddress, ...]:
         """See `AllocationStore.lowest_free`."""
-        asked = self._monotonic()
-        with self._lock:
-            base = self._base(scope, span)
-            if base is not None and not self._is_worthless(scope, base):
-                found = self._choose(base, scope, excluding, count, near)
-                if found:
-                    return found
-        doubtful = self._refresh(scope, span, asked)
+        asked, told = self._monotonic(), False
         while True:
-            with self._lock:
-                found = self._choose(self._bases[scope, span], scope, excluding, count, near)
-            refuted = [a for a in found if a in doubtful and self._exists(scope, a)]
-            if not refuted:
+            found = self._offer(scope, span, excluding, count, near, told=told)
+            if not found and not told:
+                self._ask(scope, span, asked)
+                told = True
+            elif not self._refute(scope, found):
                 return found
-            for address in refuted:
-                self.taken(scope, address)
 
     def claimed(self, scope: str, address: IPAddress) -> None:
         """This process has just created the allocation."""
@@ -110,17 +105,74 @@ class Searcher:
             for base in self._bases_with(scope, address):
                 base.taken.discard(int(address))
 
+    # --- inside ---
+
+    def _offer(
+        self, scope: str, span: Span, excluding: Sequence[Span], count: int, near: IPAddress | None, *, told: bool
+    ) -> tuple[IPAddress, ...]:
+        """What looks free; nothing where too little is known, unless the names have just been `told`."""
+        with self._lock:
+            base = self._base(scope, span)
+            if base is None or (self._is_worthless(scope, base) and not told):
+                return ()
+            return self._choose(base, scope, excluding, count, near)
+
+    def _refute(self, scope: str, found: Sequence[IPAddress]) -> bool:
+        """Makes sure of those in doubt, by name; whether any was taken."""
+        with self._lock:
+            doubted = [a for a in found if (scope, a) in self._doubted]
+        taken = [a for a in doubted if self._exists(scope, a)]
+        with self._lock:
+            self._doubted.difference_update((scope, a) for a in doubted)
+        for address in taken:
+            self.taken(scope, address)
+        return bool(taken)
+
+    def _ask(self, scope: str, span: Span, asked: float) -> None:
+        """Asks for all names, unless that was done since `asked`, or not long before where it takes long."""
+        with self._asking:
+            last = self._asked_at.get((scope, span), -math.inf)
+            took = self._asking_seconds
+            if last > (asked if took < _LONG_SECONDS else asked - took * _FULL_SHARE):
+                return
+            hint, began = self.hints.covering(scope, span), self._monotonic()
+            told = self._objects.names(IPALLOCATIONS, labels={names.SCOPE: names.scope_label(scope)})
+            self._asking_seconds = self._monotonic() - began
+            self._asked_at[scope, span] = began
+        found = {address for name in told if (address := names.address_in(name, scope)) is not None and address in span}
+        with self._lock:
+            self._take_over(scope, span, found, began, hint.version if hint is not None else "")
+
+    def _exists(self, scope: str, address: IPAddress) -> bool:
+        return self._objects.get(IPALLOCATIONS, names.allocation_name(scope, address)) is not None
+
     # --- inside, with the lock ---
+
+    def _take_over(self, scope: str, span: Span, found: set[IPAddress], at: float, version: str) -> None:
+        """Knows from now on what was found taken `at` that time; a newer hint than `version` will replace it.
+
+        In doubt is what was known to be taken, and has no name: it was given back, or is not in the API server's cache
+        yet, or lacks the label that names are asked for by.
+        """
+        found -= {a for (of, a), freed in self._freed.items() if of == scope and at - freed < _CACHE_LAG_SECONDS}
+        for place in [p for p, since in self._learned.items() if p[0] == scope and p[1] in span and since < at]:
+            del self._learned[place]
+            if place[1] not in found:
+                self._doubted.add(place)
+        base = Base(span, Runs(map(int, found)), until=int(span.last) + 1, at=at, version=version)
+        self._overlay(base, scope)
+        self._bases[scope, span] = base
+        self._window(scope).collisions = 0
 
     def _base(self, scope: str, span: Span) -> Base | None:
         """What is known of the span now; None for nothing."""
-        base, hint, now = self._bases.get((scope, span)), self._hints.covering(scope, span), self._monotonic()
+        base, hint, now = self._bases.get((scope, span)), self.hints.covering(scope, span), self._monotonic()
         if hint is None or (base is not None and base.version == hint.version):
             return base
         report = hint.report
         start = int(report.first)
         until = int(report.last) + 1 if report.up_to is None else start + report.up_to
-        known = Base(span, report.taken.shifted(start), until=until, at=now, live=False, version=hint.version)
+        known = Base(span, report.taken.shifted(start), until=until, at=now, version=hint.version)
         self._learned = {place: at for place, at in self._learned.items() if now - at < _LAG_SECONDS}
         self._overlay(known, scope)
         self._bases[scope, span] = known
@@ -153,6 +205,7 @@ class Searcher:
     def _learn(self, scope: str, address: IPAddress) -> None:
         self._learned[scope, address] = now = self._monotonic()
         self._freed.pop((scope, address), None)
+        self._doubted.discard((scope, address))
         if len(self._learned) > _LEARNED_MAX:
             self._learned = {place: at for place, at in self._learned.items() if now - at < _LAG_SECONDS}
         for base in self._bases_with(scope, address):
@@ -169,38 +222,3 @@ class Searcher:
 
     def _window(self, scope: str) -> Window:
         return self._windows.setdefault(scope, Window())
-
-    # --- inside, without it ---
-
-    def _refresh(self, scope: str, span: Span, asked: float) -> frozenset[IPAddress]:
-        """Asks for all names, unless another thread did so since `asked`. Returns what was known to be taken, and has
-        no name there.
-
-        Such an address was given back, or is not in the API server's cache yet, or lacks the label it is asked for by.
-        """
-        with self._asking:
-            with self._lock:
-                base = self._bases.get((scope, span))
-            allowed = asked if self._asking_seconds < _LONG_SECONDS else asked - self._asking_seconds * _FULL_SHARE
-            if base is not None and base.live and base.at > allowed:
-                return frozenset()
-            hint, began = self._hints.covering(scope, span), self._monotonic()
-            told = self._objects.names(IPALLOCATIONS, labels={names.SCOPE: names.scope_label(scope)})
-            self._asking_seconds = self._monotonic() - began
-        found = {address for name in told if (address := names.address_in(name, scope)) is not None and address in span}
-        with self._lock:
-            found -= {a for (of, a), at in self._freed.items() if of == scope and began - at < _CACHE_LAG_SECONDS}
-            listed = Runs(map(int, found))
-            known = [a for (of, a), at in self._learned.items() if of == scope and a in span and at < began]
-            doubtful = frozenset(a for a in known if int(a) not in listed)
-            for address in known:
-                del self._learned[scope, address]
-            version = hint.version if hint is not None else ""  # a newer one than this will replace what was found
-            base = Base(span, listed, until=int(span.last) + 1, at=began, live=True, version=version)
-            self._overlay(base, scope)
-            self._bases[scope, span] = base
-            self._window(scope).collisions = 0
-        return doubtful
-
-    def _exists(self, scope: str, address: IPAddress) -> bool:
-        return self._objects.get(IPALLOCATIONS, names.allocation_name(scope, address)) is not None

@@ -45,17 +45,16 @@ class KubernetesStore:
         searcher: Searcher | None = None,
     ) -> None:
         self._objects, self._now, self._monotonic = objects, now, monotonic
-        self._hints = Hints(objects)
-        self._search = searcher or Searcher(objects, self._hints, monotonic=monotonic)
+        self._search = searcher or Searcher(objects, Hints(objects), monotonic=monotonic)
         self._records = SlotRecords(objects, owns=self._owns, monotonic=monotonic)
 
     def start(self) -> None:
         """Begins to watch the hints; without it the first search of each range lists."""
-        self._hints.start()
+        self._search.hints.start()
 
     def close(self) -> None:
         """Ends the watch."""
-        self._hints.stop()
+        self._search.hints.stop()
 
     # --- reading ---
 

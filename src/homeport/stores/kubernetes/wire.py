@@ -24,7 +24,7 @@ from homeport.stores.kubernetes.resources import IPALLOCATIONS
 
 CAUSE_MAX = 1024
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-Keep = Literal["Retain", "Release"]
+_Rule = Literal["Retain", "Release"]
 
 
 class _Workload(msgspec.Struct):
@@ -45,8 +45,8 @@ class WireOwner(msgspec.Struct, rename="camel"):
 
 
 class _Retention(msgspec.Struct, rename="camel"):
-    when_scaled: Keep = "Retain"
-    when_deleted: Keep = "Release"
+    when_scaled: _Rule = "Retain"
+    when_deleted: _Rule = "Release"
     retain_for: float | None = None  # seconds
     adopt: Literal["SameName", "Never"] = "SameName"
 
