@@ -199,7 +199,7 @@ def test_a_replica_that_returns_before_its_release_was_told_costs_one_write(node
     assert [e.cause for e in node.remote.ledger()] == ["allocated", "returned"]
 
 
-def test_a_replica_that_returns_later_is_asked_for(node: Node) -> None:
+def test_a_replica_that_returns_later_is_remembered(node: Node) -> None:
     node.let_go(node.bound())
     node.store.deliver()
     assert node.states() == []
@@ -207,7 +207,31 @@ def test_a_replica_that_returns_later_is_asked_for(node: Node) -> None:
     (kept,) = node.of_slot()
     assert kept == node.there()
     node.take(kept, "c2")
+    assert node.remote.asked == ["replace"]
+
+
+def test_a_replica_that_returns_after_a_restart_is_asked_for(node: Node) -> None:
+    node.let_go(node.bound())
+    node.store.deliver()
+    node.restart()
+    node.remote.asked.clear()
+    (kept,) = node.of_slot()
+    assert kept == node.there()
+    node.take(kept, "c2")
     assert node.remote.asked == ["of_slot", "replace"]
+
+
+def test_what_is_remembered_may_be_old(node: Node) -> None:
+    """The replica was elsewhere since, or its address is another's by now."""
+    node.let_go(node.bound())
+    node.store.deliver()
+    (kept,) = node.of_slot()
+    elsewhere = msgspec.structs.replace(kept, phase=Phase.BOUND, holder=holder("c9", "u9", node="n2"))
+    moved = MemoryStore.replace(node.remote, elsewhere, cause="returned")
+    with pytest.raises(Conflict):
+        node.take(kept, "c2")
+    assert node.of_slot() == (moved,)
+    assert node.states() == []
 
 
 def test_a_mac_is_noted_later_and_goes_with_the_release(node: Node) -> None:

@@ -32,7 +32,8 @@ Trouble = Callable[[HeldClaim, str], None]
 class Deliveries:
     """What is pending of `claims`, to `remote`. Safe with many threads, which take turns.
 
-    `on_trouble` hears of claims that cannot be delivered as they are, with the reason.
+    `on_trouble` hears of claims that cannot be delivered as they are, with the reason, `on_retained` of what has become
+    Retained, as `remote` has it.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Deliveries:
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         on_trouble: Trouble,
+        on_retained: Callable[[Allocation], None],
     ) -> None:
         self._remote = remote
         self._claims = claims
         self._now = now
         self._monotonic = monotonic
         self._on_trouble = on_trouble
+        self._on_retained = on_retained
         self._delivering = threading.Lock()
         # On the monotonic clock; of the deliveries, what waits longest goes first.
         self._tried: dict[Place, float] = {}
@@ -139,7 +142,7 @@ class Deliveries:
         if claim.kept is None:
             self._remote.delete(claim.allocation, cause=claim.cause)
         else:
-            self._remote.replace(claim.kept, cause=claim.cause)
+            self._on_retained(self._remote.replace(claim.kept, cause=claim.cause))
 
     def _reconsider(self, place: Place) -> bool:
         """After another version was found there than the claim's; False when nothing can be told now."""

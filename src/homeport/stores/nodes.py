@@ -8,7 +8,9 @@ address here before can have it again (E20). What was asked and not answered is 
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +27,7 @@ from homeport.stores.claims import Claims, HeldClaim, State, is_same_pod
 from homeport.stores.deliveries import Deliveries, Trouble
 
 _UTC_NOW = partial(datetime.now, UTC)
+_REMEMBERED_MAX = 1024
 
 
 class NodeStore:
@@ -50,8 +53,14 @@ class NodeStore:
         self.wake = wake
         self._node = node
         self._now = now
-        self._deliveries = Deliveries(remote, claims, now=now, monotonic=monotonic, on_trouble=on_trouble)
+        self._deliveries = Deliveries(
+            remote, claims, now=now, monotonic=monotonic, on_trouble=on_trouble, on_retained=self._remember
+        )
+        # What this node let go of last, as the other store had it then: most replicas return to where they were. It
+        # may be old, which the version tells when it is bound.
+        self._retained: OrderedDict[Place, Allocation] = OrderedDict()
         self._unsure: set[Slot] = set()  # of which only this node's own claims are known
+        self._lock = threading.Lock()
         self._under_way: set[int] = set()  # id() of claims that a thread here awaits an answer for
 
     # --- reading ---
@@ -66,8 +75,11 @@ class NodeStore:
         """What other nodes cannot have is answered here: any other owner than a replica lives on one node only."""
         own = {c.place: c for c in map(self._settled, self._of_slot(slot)) if c is not None}
         shown = {place: claim.shown for place, claim in own.items() if _may_return(claim)}
-        if not isinstance(slot.owner, Replica) or (likely and all(place in shown for place in likely)):
+        if not isinstance(slot.owner, Replica):
             return _sorted(shown.values())
+        known = {**{place: a for place, a in self._remembered(slot) if place not in own}, **shown}
+        if likely and all(place in known for place in likely):
+            return _sorted(known.values())
         try:
             found = self.remote.of_slot(slot, likely=likely)
         except TryAgainLater:
@@ -183,6 +195,7 @@ class NodeStore:
         try:
             made = self.remote.replace(taking.allocation, cause=taking.cause)
         except Conflict:
+            self._forget(taking.place)
             self.claims.swap(taking, self._refreshed(former))
             raise
         except TryAgainLater as e:
@@ -223,6 +236,24 @@ class NodeStore:
         if claim.state is not State.DELETING or claim.attempted or claim.allocation.slot != allocation.slot:
             return False
         return self.claims.swap(claim, msgspec.structs.replace(claim, state=State.RETAINING))
+
+    # --- what was let go and is told ---
+
+    def _remember(self, retained: Allocation) -> None:
+        place = retained.scope, retained.address
+        with self._lock:
+            self._retained[place] = retained
+            self._retained.move_to_end(place)
+            if len(self._retained) > _REMEMBERED_MAX:
+                self._retained.popitem(last=False)
+
+    def _forget(self, place: Place) -> None:
+        with self._lock:
+            self._retained.pop(place, None)
+
+    def _remembered(self, slot: Slot) -> Sequence[tuple[Place, Allocation]]:
+        with self._lock:
+            return [(place, a) for place, a in self._retained.items() if a.slot == slot]
 
     # --- what was asked and not answered ---
 
