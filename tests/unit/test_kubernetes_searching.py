@@ -20,10 +20,9 @@ from homeport.model.errors import TryAgainLater
 from homeport.ports import AlreadyExists
 from homeport.stores.kubernetes import names
 from homeport.stores.kubernetes.candidates import WINDOW_MAX, Window
-from homeport.stores.kubernetes.hints import Hints, RangeReport, Totals, decode_range, range_body, range_patch
+from homeport.stores.kubernetes.hints import RangeReport, Totals, decode_range, range_body, range_patch
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPRANGES
 from homeport.stores.kubernetes.runs import Runs
-from homeport.stores.kubernetes.searching import Searcher
 from homeport.stores.kubernetes.store import KubernetesStore
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -71,8 +70,7 @@ class Node:
     def __init__(self, server: MemoryServer | None = None, seed: int = 0) -> None:
         self.objects = MemoryObjects(server, threaded=False)
         self.time = Time()
-        searcher = Searcher(self.objects, Hints(self.objects), monotonic=self.time, rng=random.Random(seed))
-        self.store = KubernetesStore(self.objects, monotonic=self.time, searcher=searcher)
+        self.store = KubernetesStore(self.objects, monotonic=self.time, rng=random.Random(seed))
         self.store.start()
 
     def free(self, count: int = 3, span: Span = POOL, near: IPAddress | None = None) -> list[int]:

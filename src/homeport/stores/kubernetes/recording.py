@@ -73,7 +73,9 @@ class SlotRecords:
         if record is None:
             return self._objects.create(IPSLOTS, slot_body(with_place(SlotRecord(slot=slot), place)))
         if len(record.places) >= _PLACES_MAX:
-            record = without_places(record, [p for p in record.places if not self._owns(slot, p)])
+            # The newest stay: another attempt at the slot may have named one of them, and be about to claim it.
+            old = record.places[: _PLACES_MAX // 2]
+            record = without_places(record, [p for p in old if not self._owns(slot, p)])
         body = slot_body(with_place(record, place))
         return self._objects.patch(IPSLOTS, names.slot_name(slot), body, version=record.version)
 

@@ -51,11 +51,11 @@ class Searcher:
         hints: Hints,
         *,
         monotonic: Callable[[], float],
-        rng: random.Random | None = None,
+        rng: random.Random,
     ) -> None:
         self.hints = hints
         self._objects, self._monotonic = objects, monotonic
-        self._rng = rng or random.Random()  # noqa: S311 -- spreads claims, keeps no secret
+        self._rng = rng
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._asking_seconds = 0.0  # that the last asking for names took

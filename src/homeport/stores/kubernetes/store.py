@@ -7,6 +7,7 @@ method lists to find one slot of a replica, and none waits for a lock or for ano
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,10 +43,15 @@ class KubernetesStore:
         *,
         now: Callable[[], datetime] = _UTC_NOW,
         monotonic: Callable[[], float] = time.monotonic,
-        searcher: Searcher | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._objects, self._now, self._monotonic = objects, now, monotonic
-        self._search = searcher or Searcher(objects, Hints(objects), monotonic=monotonic)
+        self._search = Searcher(
+            objects,
+            Hints(objects),
+            monotonic=monotonic,
+            rng=rng or random.Random(),  # noqa: S311 -- spreads claims, keeps no secret
+        )
         self._records = SlotRecords(objects, owns=self._owns, monotonic=monotonic)
 
     def start(self) -> None:
