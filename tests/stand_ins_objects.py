@@ -283,7 +283,7 @@ class MemoryWatch:
     def step(self) -> bool:
         """Tells of the next change, or of a whole new list; False when there was nothing to tell."""
         with self._stepping() as tell:
-            if self._stopping.is_set() or not self._client.reachable:
+            if self._stopping.is_set() or not self._client.reachable or self._resource in self._server.lacking:
                 return False
             if not self._server.oldest <= self._seen <= self._server.version or not self._listed.is_set():
                 self._list(tell)

@@ -138,14 +138,20 @@ class Stage:
         self.put(DEFINITIONS, name, {"spec": {"config": json.dumps(config)}})
 
     def workload(
-        self, name: str, replicas: int, *, addresses: list[int] | None = None, networks: str = "lan", **notes: str
+        self,
+        name: str,
+        replicas: int,
+        *,
+        addresses: list[int] | None = None,
+        networks: str = "lan",
+        notes: Mapping[str, str] | None = None,
     ) -> Workload:
         """A StatefulSet as it shall be from now on."""
         template = {NETWORKS: networks}
         if addresses is not None:
             template["homeport.dev/addresses"] = json.dumps({"lan": [f"10.0.0.{n}" for n in addresses]})
         spec = {"replicas": replicas, "template": {"metadata": {"annotations": template}}}
-        self.put(STATEFUL_SETS, name, {"metadata": {"annotations": notes}, "spec": spec})
+        self.put(STATEFUL_SETS, name, {"metadata": {"annotations": notes or {}}, "spec": spec})
         return Workload("ns", "StatefulSet", name)
 
     def put(self, resource: Resource, name: str, body: Mapping[str, Any]) -> ApiObject:
