@@ -17,10 +17,10 @@ from homeport.controller.reporting import Reporter
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Replica, Slot
 from homeport.model.errors import DecodeFailure
-from homeport.ports import ApiObject, Clock, ObjectChanged, Objects, Watching
+from homeport.ports import ApiObject, Clock, ObjectChanged, ObjectExists, Objects, Watching
 from homeport.stores.kubernetes import names
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPSLOTS
-from homeport.stores.kubernetes.slots import decode_slot, slot_body, with_place
+from homeport.stores.kubernetes.slots import SlotRecord, decode_slot, slot_body, with_place
 from homeport.stores.kubernetes.wire import decode
 
 UNUSED_SECONDS = 600.0
@@ -42,7 +42,8 @@ class SlotKeeper:
         self._objects, self._cache, self._clock, self._reporter = objects, cache, clock, reporter
         self._lock = threading.Lock()
         self._unused: dict[str, _Unused] = {}
-        self._lacking: dict[str, None] = {}
+        self._lacking: dict[str, Slot] = {}
+        self._scanned_names: set[str] = set()
         self._scan: Watching | None = None
         self._scan_ended = threading.Event()
         self._scanned_at: float | None = None
@@ -77,15 +78,16 @@ class SlotKeeper:
             self._scanned_at = now
             self.stop()
             self._scan_ended.clear()
+            self._scanned_names = set()
             # A watch tells page by page what a list would hold all at once; it ends with its first list.
             self._scan = self._objects.watch(
-                IPSLOTS, on_change=self._scanned, on_gone=lambda _: None, on_listed=lambda _: self._scan_ended.set()
+                IPSLOTS, on_change=self._scanned, on_gone=lambda _: None, on_listed=lambda _: self._end_scan()
             )
         with self._lock:
-            lacking = list(self._lacking)[:_AT_ONCE]
+            lacking = list(self._lacking.items())[:_AT_ONCE]
             due = [name for name, unused in self._unused.items() if now - unused.since >= UNUSED_SECONDS][:_AT_ONCE]
-        for name in lacking:
-            self._complete(name)
+        for name, slot in lacking:
+            self._complete(name, slot)
             with self._lock:
                 self._lacking.pop(name, None)
         for name in due:
@@ -97,7 +99,16 @@ class SlotKeeper:
         if scan is not None:
             scan.stop()
 
+    def _end_scan(self) -> None:
+        """Of the slots that have allocations, those without any record lack one: somebody has deleted it."""
+        replicas = filter(None, (_replica_slot(allocation) for _, allocation in self._cache.items()))
+        missing = {names.slot_name(slot): slot for slot in replicas}
+        with self._lock:
+            self._lacking |= {name: slot for name, slot in missing.items() if name not in self._scanned_names}
+        self._scan_ended.set()
+
     def _scanned(self, stored: ApiObject) -> None:
+        self._scanned_names.add(stored.name)
         try:
             record = decode_slot(stored)
         except DecodeFailure as e:
@@ -108,25 +119,25 @@ class SlotKeeper:
             if held:
                 self._unused.pop(stored.name, None)
                 if any((a.scope, a.address) not in record.places for a in held):
-                    self._lacking[stored.name] = None
+                    self._lacking[stored.name] = record.slot
             elif self._unused.get(stored.name, _Unused("", 0.0)).version != stored.version:
                 self._unused[stored.name] = _Unused(stored.version, self._clock.monotonic())
 
-    def _complete(self, name: str) -> None:
+    def _complete(self, name: str, slot: Slot) -> None:
         """Adds what the record lacks, of what the caches say now; a place too many does no harm."""
         stored = self._objects.get(IPSLOTS, name)
-        if stored is None:
-            return
-        record = decode_slot(stored)
+        record = SlotRecord(slot=slot, places=()) if stored is None else decode_slot(stored)
         whole = record
-        for allocation in self._cache.of_slot(record.slot):
+        for allocation in self._cache.of_slot(slot):
             if (allocation.scope, allocation.address) not in whole.places:
                 whole = with_place(whole, (allocation.scope, allocation.address))
-        if whole != record:
-            try:
+        if whole == record:
+            return
+        with suppress(ObjectChanged, ObjectExists):  # its node is at work on it; the next scan looks again
+            if stored is None:
+                self._objects.create(IPSLOTS, slot_body(whole))
+            else:
                 self._objects.patch(IPSLOTS, name, slot_body(whole), version=record.version)
-            except ObjectChanged:
-                return  # its node is at work on it; the next scan looks again
 
     def _remove(self, name: str, now: float) -> None:
         """Removes it if it is of the version that was seen ten minutes ago, and every place it names is not its own."""
