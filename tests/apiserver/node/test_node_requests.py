@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from tests.apiserver.node.conftest import MakeNode
 
 pytestmark = pytest.mark.root
+METRICS = 9101
 
 
 @pytest.fixture
@@ -49,6 +52,13 @@ class Asked:
         found += sorted(self._asked[before:])
 
 
+def metrics(node: HomeportNode) -> str:
+    """The daemon's page, as Prometheus would read it on the node."""
+    read = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{METRICS}/metrics').read().decode())"
+    argv = ["ip", "netns", "exec", node.machine.netns, sys.executable, "-c", read]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
 def sandbox_of(node: HomeportNode, pod: dict[str, Any], asked: Asked) -> list[str]:
     """What an ADD asks, its DEL and the telling of that done by the time this returns."""
     with asked.during() as found:
@@ -59,7 +69,7 @@ def sandbox_of(node: HomeportNode, pod: dict[str, Any], asked: Asked) -> list[st
 
 
 def test_requests_of_an_attach(cluster: Cluster, proxy: Proxy, make_node: MakeNode) -> None:
-    node = make_node("node-a", start=False, server=proxy.url)
+    node = make_node("node-a", start=False, server=proxy.url, settings={"metricsPort": METRICS})
     cluster.api.create("/api/v1/nodes", {"metadata": {"name": node.name}})
     node.start_daemon()
     ipam = {"type": "whereabouts", "range": "10.93.96.0/20", "range_start": "10.93.97.12"}
@@ -86,6 +96,8 @@ def test_requests_of_an_attach(cluster: Cluster, proxy: Proxy, make_node: MakeNo
         again = sandbox_of(node, cluster.pod("web-0"), asked)
         # An answer about the workload may be given again for a second.
         assert [request for request in again if request != "GET statefulsets"] == known
+        assert 'homeport_replica_attach_total{result="kept"} 1.0' in metrics(node)
+        assert 'homeport_replica_attach_total{result="changed"} 0.0' in metrics(node)
         node.stop_daemon()
         node.start_daemon()
 
