@@ -17,6 +17,9 @@ from homeport.host.files import LocalFiles
 from homeport.kube import configs
 from homeport.kube.configs import ApiConfig
 from homeport.kube.objects import KubernetesObjects
+from homeport.model.errors import IOFailure, TryAgainLater
+from homeport.ports import PatchRefused
+from homeport.stores.kubernetes.resources import IPALLOCATIONS
 
 pytestmark = pytest.mark.root
 
@@ -54,3 +57,33 @@ def world(control_plane: ControlPlane, admin: Api, namespace: str) -> Iterator[W
     real = RealApiServer(control_plane, namespace)
     yield real
     real.close()
+
+
+def test_a_patch_that_makes_nonsense_is_told_from_a_test_that_failed(world: World) -> None:
+    """Both are answered 422, and of custom resources too."""
+    body = {
+        "metadata": {"name": "10.250.0.1"},
+        "spec": {
+            "address": "10.250.0.1",
+            "network": "net",
+            "interface": "net1",
+            "owner": {"kind": "Container", "containerID": "c1"},
+            "retention": {"whenScaled": "Retain", "whenDeleted": "Release", "adopt": "SameName"},
+        },
+        "status": {"phase": "Retained", "since": "2026-01-01T00:00:00.000000Z"},
+    }
+    made = world.others.create(IPALLOCATIONS, body)
+    try:
+        nonsense = [{"op": "replace", "path": "/status/phase", "value": "Nonsense"}]
+        with pytest.raises(IOFailure) as refused:
+            world.objects.patch_json(IPALLOCATIONS, "10.250.0.1", nonsense)
+        assert not isinstance(refused.value, TryAgainLater)
+        assert "status.phase" in refused.value.details
+        with pytest.raises(IOFailure, match="answered 422"):
+            world.objects.patch(IPALLOCATIONS, "10.250.0.1", {"status": {"phase": "Nonsense"}}, version=made.version)
+        failing = [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}, *nonsense]
+        with pytest.raises(PatchRefused):
+            world.objects.patch_json(IPALLOCATIONS, "10.250.0.1", failing)
+        assert world.objects.get(IPALLOCATIONS, "10.250.0.1") == made
+    finally:
+        world.others.delete(IPALLOCATIONS, "10.250.0.1")
