@@ -251,8 +251,8 @@ def test_a_cluster_changes_over_without_a_changed_address(shop: Shop) -> None:
 
     assert shop.run("apply") == (0, "4 imported\n")
     assert shop.ours() == {pod: shop.addresses[pod] for pod in LIVING}
-    assert shop.run("apply") == (0, "4 there already\n")
     assert shop.run("verify") == (0, "4 the same\n")
+    assert shop.run("apply") == (0, "4 there already\n")
     assert shop.theirs() == before, "without --coexist, Whereabouts' own objects are left as they are"
 
     assert shop.run("rollback") == (0, "4 removed\n")
@@ -275,6 +275,7 @@ def test_an_interrupted_migration_goes_on(shop: Shop) -> None:
 def test_node_by_node_beside_whereabouts(shop: Shop, namespace: str) -> None:
     before = shop.theirs()
     assert shop.run("apply", "--coexist", "--node", "node-a") == (0, "3 imported\n")
+    assert shop.run("verify", "--coexist", "--node", "node-a") == (0, "3 the same\n")
     assert set(shop.ours()) == {"web-0", "web-1", "here"}
     assert shop.theirs() != before
     # The drained node's own DEL, and the reconciler, leave the replica's address alone; nobody else gets it.

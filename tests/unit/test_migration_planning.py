@@ -16,7 +16,7 @@ from homeport.ipam.identities import PodOwner, Replica, Slot, Workload
 from homeport.ipam.objects import OwnerReference, Pod, WorkloadState
 from homeport.ipam.pools import parse_pool
 from homeport.ipam.whereabouts import NodeSlice, Reservation, decode_pool, decode_reservation
-from homeport.migration import planning
+from homeport.migration import planning, verifying
 from homeport.migration.facts import Extent, Facts, Import, Network, Plan, Reason
 from homeport.model.errors import DecodeFailure
 from homeport.model.names import PodRef
@@ -351,3 +351,28 @@ def test_beside_whereabouts_only_replicas_and_the_nodes_named_are_taken_over() -
     assert [str(i.allocation.address) for i in plan.imports] == ["10.0.0.7", "10.0.0.8"]
     (left,) = plan.skipped
     assert (left.reason, str(left.address)) == (Reason.LEFT, "10.0.0.9")
+
+
+# --- comparing ---
+
+
+def outcomes(given: Facts) -> list[tuple[str, bool]]:
+    done = list(verifying.verify(planning.plan(given, ALL), given))
+    return [(d.outcome.partition(",")[0], d.failed) for d in done]
+
+
+def test_what_is_compared() -> None:
+    entries = [pool({"7": entry("shop/other")})]
+    first = the_import(planning.plan(facts(entries, [USER]), ALL))
+    assert outcomes(facts(entries, [USER])) == [("not imported", True)]
+    here = (msgspec.structs.replace(first.allocation, version=9),)
+    assert outcomes(facts(entries, [USER], present=here)) == [("the same", False)]
+    assert outcomes(facts(pods=[USER], present=here)) == [("the same", False)], "Whereabouts' entry is ours by now"
+    assert outcomes(facts(present=here)) == [("bound to a pod that is gone", False)]
+    renewed = msgspec.structs.replace(USER, uid="another")
+    assert outcomes(facts(pods=[renewed], present=here)) == [("bound to a pod that is gone", False)]
+    elsewhere = msgspec.structs.replace(pod("other", ("shop/blue", "net1", "10.0.0.8")), uid=USER.uid)
+    told = 'pod shop/other does not have it on "net1" by its network-status'
+    assert outcomes(facts(pods=[elsewhere], present=here)) == [(told, True)]
+    kept = (msgspec.structs.replace(here[0], phase=Phase.RETAINED, holder=None),)
+    assert outcomes(facts(pods=[USER], present=kept)) == [("retained", False)]

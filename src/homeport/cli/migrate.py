@@ -16,7 +16,8 @@ from homeport.model.errors import InvalidEnvironment
 if TYPE_CHECKING:
     from homeport.ipam.allocations import Allocation
     from homeport.migration.applying import Done
-    from homeport.migration.facts import Plan
+    from homeport.migration.facts import Facts, Plan
+    from homeport.model.addresses import IPAddress
     from homeport.ports import AllocationStore, Objects
 
 app = typer.Typer(no_args_is_help=True, help="Take a cluster's addresses over from another address manager.")
@@ -58,7 +59,7 @@ def plan(
     Example: homeport migrate whereabouts plan -o wide
     """
     with _opened(kubeconfig) as (objects, store):
-        found = _plan(objects, store, namespace, coexist, node)
+        _, found = _read(objects, store, namespace, coexist, node)
     _show_plan(found, form)
     _exit(failed=bool(found.conflicts))
 
@@ -88,7 +89,7 @@ def apply(
             "expected with --coexist: without Whereabouts, nothing keeps those addresses", param_hint="--skip-conflicts"
         )
     with _opened(kubeconfig) as (objects, store):
-        found = _plan(objects, store, namespace, coexist, node)
+        _, found = _read(objects, store, namespace, coexist, node)
         if dry_run or (found.conflicts and not skip_conflicts):
             _show_plan(found, form)
             if not dry_run:
@@ -109,13 +110,13 @@ def verify(
     form: Form = output.Format.TABLE,
 ) -> None:
     """Compare the IPAllocations with Whereabouts' records and the pods' network-status. Changes nothing."""
-    from homeport.migration import applying
+    from homeport.migration.verifying import verify as compare
 
     with _opened(kubeconfig) as (objects, store):
-        found = _plan(objects, store, namespace, coexist, node)
+        facts, found = _read(objects, store, namespace, coexist, node)
     for conflict in found.conflicts:
         typer.echo(f"{conflict.where}: {_told(conflict.address, conflict.told)}", err=True)
-    _show_done(list(applying.verify(found)), form, failed=bool(found.conflicts))
+    _show_done(list(compare(found, facts)), form, failed=bool(found.conflicts))
 
 
 @whereabouts.command("rollback")
@@ -159,7 +160,9 @@ def _opened(kubeconfig: Kubeconfig) -> Iterator[tuple[Objects, AllocationStore]]
         yield opened.kubernetes.objects, opened.store
 
 
-def _plan(objects: Objects, store: AllocationStore, namespace: str, coexist: bool, nodes: Iterable[str] | None) -> Plan:
+def _read(
+    objects: Objects, store: AllocationStore, namespace: str, coexist: bool, nodes: Iterable[str] | None
+) -> tuple[Facts, Plan]:
     from homeport.cli.migrate_reading import read_facts
     from homeport.migration import planning
     from homeport.migration.facts import Extent
@@ -170,7 +173,7 @@ def _plan(objects: Objects, store: AllocationStore, namespace: str, coexist: boo
     facts = read_facts(objects, store, namespace)
     for told in facts.unread_networks:
         typer.echo(f"homeport: passed over: {told}", err=True)
-    return planning.plan(facts, Extent(coexist=coexist, nodes=listed))
+    return facts, planning.plan(facts, Extent(coexist=coexist, nodes=listed))
 
 
 def _protector(objects: Objects, store: AllocationStore, namespace: str) -> Callable[[Allocation], str]:
@@ -204,11 +207,13 @@ def _show_plan(found: Plan, form: output.Format) -> None:
     if form in (output.Format.JSON, output.Format.YAML):
         output.show(form, _plain(found), headers=(), rows=())
         return
-    rows = [
-        (str(i.allocation.address), "already there" if i.known else "import", str(i.allocation.slot), i.why)
+    listed: list[tuple[IPAddress | None, str, str, str]] = [
+        (i.allocation.address, "already there" if i.known else "import", str(i.allocation.slot), i.why)
         for i in found.imports
     ]
-    rows += [(str(s.address or ""), s.reason.value, s.where, s.told) for s in found.skipped]
+    listed += [(s.address, s.reason.value, s.where, s.told) for s in found.skipped]
+    listed.sort(key=lambda row: (row[0].version, int(row[0])) if row[0] is not None else (9, 0))
+    rows = [(str(row[0] or ""), *row[1:]) for row in listed if row[0] is not None or form is not output.Format.NAME]
     if rows:
         output.show(form, None, headers=("address", "action", "for", "because"), rows=rows)
     if form is not output.Format.NAME:

@@ -38,7 +38,7 @@ from homeport.multinet import statuses
 Found = Import | Skipped
 
 
-class _Doubt(Exception):
+class Doubt(Exception):
     """Nobody can tell whose an entry is; the text says why."""
 
 
@@ -49,7 +49,7 @@ class _Status(msgspec.Struct, frozen=True):
     mac: str = ""
 
 
-class _Use(msgspec.Struct, frozen=True):
+class Use(msgspec.Struct, frozen=True):
     """What a pod says of an address: the network's definition, the interface, its MAC."""
 
     definition: str
@@ -83,23 +83,23 @@ def _of_pool(pool: ForeignPool, facts: Facts) -> Iterator[Found]:
             continue
         try:
             yield _of_entry(pool, address, entry, facts)
-        except _Doubt as e:
+        except Doubt as e:
             yield Skipped(reason=Reason.CONFLICT, where=where, told=str(e), address=address)
 
 
 def _of_entry(pool: ForeignPool, address: IPAddress, entry: PoolEntry, facts: Facts) -> Found:
     namespace, slash, name = entry.podref.partition("/")
     if not (namespace and slash and name) or "/" in name or not entry.id:
-        raise _Doubt(f"found {documents.shown(entry.raw)}, expected a container ID and the pod's NAMESPACE/NAME")
+        raise Doubt(f"found {documents.shown(entry.raw)}, expected a container ID and the pod's NAMESPACE/NAME")
     networks = _networks_of(pool, address, facts)
     scopes = {_scope_of(n, pool, address) for n in networks}
     if not networks:
-        raise _Doubt(f"no NetworkAttachmentDefinition has this range; the entry is of pod {entry.podref}")
+        raise Doubt(f"no NetworkAttachmentDefinition has this range; the entry is of pod {entry.podref}")
     if len(scopes) > 1:
         names = ", ".join(n.definition for n in networks)
-        raise _Doubt(f"the networks {names} disagree on enable_overlapping_ranges, which says what it is unique in")
+        raise Doubt(f"the networks {names} disagree on enable_overlapping_ranges, which says what it is unique in")
     if any(address == r.gateway for n in networks for r in n.pool.plain_ranges):
-        raise _Doubt(f"pod {entry.podref} has the gateway's address, which Homeport gives to nobody")
+        raise Doubt(f"pod {entry.podref} has the gateway's address, which Homeport gives to nobody")
     scope, ref = scopes.pop(), PodRef(namespace, name)
     origin = _origin(pool, address, entry, scope, facts)
     pod = facts.pods.get(ref)
@@ -109,7 +109,7 @@ def _of_entry(pool: ForeignPool, address: IPAddress, entry: PoolEntry, facts: Fa
     network = next((n for n in networks if n.definition == use.definition), None)
     if network is None:
         names = ", ".join(n.definition for n in networks)
-        raise _Doubt(f"pod {ref} has it of network {use.definition}, but the pool is of {names}")
+        raise Doubt(f"pod {ref} has it of network {use.definition}, but the pool is of {names}")
     return _of_pod(pod, network, scope, address, entry, use, origin, facts)
 
 
@@ -119,7 +119,7 @@ def _of_pod(
     scope: str,
     address: IPAddress,
     entry: PoolEntry,
-    use: _Use,
+    use: Use,
     origin: Origin,
     facts: Facts,
 ) -> Import:
@@ -138,7 +138,7 @@ def _of_pod(
         mac=use.mac if replica is not None else None,
         since=facts.now,
     )
-    why = f"pod {pod.ref} on node {pod.node} has it"
+    why = f"pod {pod.ref}{f' on node {pod.node}' if pod.node else ''} has it"
     if replica is not None:
         uid = pod.owner.uid if pod.owner is not None else ""
         allocation = _kept(allocation, replica.workload, network.pool, pod.annotations, uid, facts)
@@ -164,7 +164,7 @@ def _of_no_pod(
     sticky = [n for n in networks if n.pool.policy is not None]
     if len(sticky) != 1:
         names = ", ".join(n.definition for n in networks)
-        raise _Doubt(f"{told}; replica {replica} may have it of one of {names}")
+        raise Doubt(f"{told}; replica {replica} may have it of one of {names}")
     allocation = Allocation(
         scope=scope,
         address=address,
@@ -192,7 +192,7 @@ def _kept(
     try:
         retention = retention_for(policy, workload, state.annotations if state is not None else annotations)
     except CniError as e:
-        raise _Doubt(e.msg) from e
+        raise Doubt(e.msg) from e
     return msgspec.structs.replace(
         allocation, retention=retention, workload_uid=state.uid if state is not None else uid
     )
@@ -229,20 +229,21 @@ def _scope_of(network: Network, pool: ForeignPool, address: IPAddress) -> str:
     return min(ranges, key=lambda r: r.range.subnet != pool.subnet).scope
 
 
-def _the_use(pod: Pod, address: IPAddress, entry: PoolEntry) -> _Use:
-    uses = _uses_of(pod, address)
+def _the_use(pod: Pod, address: IPAddress, entry: PoolEntry) -> Use:
+    uses = uses_of(pod, address)
     if not uses:
-        raise _Doubt(
+        raise Doubt(
             f"pod {pod.ref} lives, but its network-status does not have {address}: it is starting, or the entry is old"
         )
     fitting = [u for u in uses if entry.ifname in ("", u.ifname)]
     if len(fitting) != 1:
         found = ", ".join(f'"{u.ifname}"' for u in uses)
-        raise _Doubt(f'pod {pod.ref} has it on {found} by its network-status, the pool has "{entry.ifname}"')
+        raise Doubt(f'pod {pod.ref} has it on {found} by its network-status, the pool has "{entry.ifname}"')
     return fitting[0]
 
 
-def _uses_of(pod: Pod, address: IPAddress) -> list[_Use]:
+def uses_of(pod: Pod, address: IPAddress) -> list[Use]:
+    """What the pod's network-status says of an address; raises `Doubt` for one that cannot be read."""
     at = f'annotation "{statuses.ANNOTATION}" of pod {pod.ref}'
     text = pod.annotations.get(statuses.ANNOTATION, "")
     if not text.strip():
@@ -250,8 +251,8 @@ def _uses_of(pod: Pod, address: IPAddress) -> list[_Use]:
     try:
         listed = documents.convert(documents.decode(text.encode(), at), tuple[_Status, ...], at=at)
     except CniError as e:
-        raise _Doubt(e.msg) from e
-    return [_Use(s.name, s.interface, _mac(s.mac)) for s in listed if str(address) in s.ips]
+        raise Doubt(e.msg) from e
+    return [Use(s.name, s.interface, _mac(s.mac)) for s in listed if str(address) in s.ips]
 
 
 def _mac(text: str) -> MacAddress | None:
@@ -261,17 +262,17 @@ def _mac(text: str) -> MacAddress | None:
 
 
 def _origin(pool: ForeignPool, address: IPAddress, entry: PoolEntry, scope: str, facts: Facts) -> Origin:
-    """Raises `_Doubt` when the reservation of the address is another pod's."""
+    """Raises `Doubt` when the reservation of the address is another pod's."""
     key = pool.key(address)
     if key is None:
-        raise _Doubt(f"{address} cannot be written into this pool, although it stands there")
+        raise Doubt(f"{address} cannot be written into this pool, although it stands there")
     network_name, subnet = split_scope(scope)
     name = reservation_name(network_name, address)
     reserved = facts.reservations.get(name) if subnet is None else None
     if reserved is None:
         return Origin(pool=pool.name, key=key, entry=entry.raw)
     if reserved.podref != entry.podref:
-        raise _Doubt(f"the pool has it for pod {entry.podref}, but its reservation is of {reserved.podref}")
+        raise Doubt(f"the pool has it for pod {entry.podref}, but its reservation is of {reserved.podref}")
     told = {"podref": reserved.podref, **({"ifname": reserved.ifname} if reserved.ifname else {})}
     return Origin(pool=pool.name, key=key, entry=entry.raw, reserved=told)
 
