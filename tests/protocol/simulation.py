@@ -39,7 +39,7 @@ from homeport.stores.nodes import NodeStore
 
 SINGLE: Mapping[str, Any] = {"range": "10.0.0.1-10.0.0.6/24"}
 DUAL: Mapping[str, Any] = {"range": "10.0.0.1-10.0.0.6/24", "ipRanges": [{"range": "fd00::1-fd00::6/64"}]}
-QUIET_ROUNDS = 3  # of eleven minutes: an IPSlot waits for ten
+QUIET_ROUNDS, ROUND_MINUTES = 4, 21  # IPSlots are looked through every hour, and then watched for ten minutes
 READS: Sequence[Fate] = ("done", "before")
 WRITES: Sequence[Fate] = ("done", "unreached", "before", "after", "later")
 
@@ -373,7 +373,7 @@ class Simulation:
             for controller in self.controllers:
                 controller.reconcile()
             self.laws.check()
-            self.clock.advance(minutes=11)
+            self.clock.advance(minutes=ROUND_MINUTES)
             pending = any(node.daemon is not None and node.daemon.store.pending() for node in self.nodes.values())
             quiet = quiet + 1 if self._standing() == before and not pending else 0
             if quiet == QUIET_ROUNDS:
