@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 import urllib3
-from testcluster.control_plane import ADMIN, ControlPlane
+from testcluster.control_plane import ADMIN, ControlPlane, node_user
 
 from homeport.host.files import LocalFiles
 from homeport.ipam.allocations import Allocation, Phase
@@ -32,8 +32,8 @@ WEB = Replica(Workload("shop", "StatefulSet", "web"), 3)
 WaitUntil = Callable[..., None]
 
 
-def connect(plane: ControlPlane) -> KubernetesObjects:
-    config = configs.load(str(plane.kubeconfig(ADMIN)), {}, LocalFiles())
+def connect(plane: ControlPlane, user: str = ADMIN) -> KubernetesObjects:
+    config = configs.load(str(plane.kubeconfig(user)), {}, LocalFiles())
     assert config is not None
     return KubernetesObjects.connect(config)
 
@@ -99,10 +99,13 @@ def test_hints_come_by_watch(objects: KubernetesObjects, wait_until: WaitUntil) 
 
 
 def test_ten_nodes_share_the_last_address_of_a_pool(control_plane: ControlPlane, objects: KubernetesObjects) -> None:
-    """200 pods at once, twenty threads, a pool of exactly 200, and no controller that would give hints."""
+    """200 pods at once, twenty threads, a pool of exactly 200, and no controller that would give hints.
+
+    Each with no more rights than a node has.
+    """
     claimed: list[Allocation] = []
     with ExitStack() as stack:
-        clients = [stack.enter_context(closing(connect(control_plane))) for _ in range(10)]
+        clients = [stack.enter_context(closing(connect(control_plane, node_user(f"n{n}")))) for n in range(10)]
         stores = [KubernetesStore(client) for client in clients]
 
         def work(number: int) -> None:
