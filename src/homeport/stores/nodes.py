@@ -219,7 +219,8 @@ class NodeStore:
     def _let_go(self, claim: HeldClaim, allocation: Allocation, state: State, cause: str) -> Allocation:
         at = allocation.since if state is State.RETAINING else self._now()
         left = msgspec.structs.replace(claim, state=state, cause=cause, at=at, undelivered=False)
-        if claim.allocation.version != allocation.version or not self.claims.swap(claim, left):
+        is_another = claim.allocation.version != allocation.version or self._is_under_way(claim)
+        if is_another or not self.claims.swap(claim, left):
             raise Conflict
         self.wake()
         return allocation
@@ -269,7 +270,7 @@ class NodeStore:
         If it is carried out after all, the slot finds it by name, and the node's reconciliation whatever else it is.
         """
         is_open = claim.state is State.CLAIMING or claim.allocation.version == 0
-        if not is_open or id(claim) in self._under_way:
+        if not is_open or self._is_under_way(claim):
             return claim
         settled = self._looked_up(claim)
         return settled if self.claims.swap(claim, settled) else self.claims.find(*claim.place)
@@ -321,10 +322,16 @@ class NodeStore:
         at = self._now()
         state = State.DELETING if released(claim.allocation, at=at) is None else State.RETAINING
         left = msgspec.structs.replace(claim, state=state, cause=cause, at=at, undelivered=False)
-        if not claim.is_held or not self.claims.swap(claim, left):
+        if not claim.is_held or self._is_under_way(claim) or not self.claims.swap(claim, left):
             return False
         self.wake()
         return True
+
+    def _is_under_way(self, claim: HeldClaim) -> bool:
+        """Whether a thread awaits an answer for it. Then it has its predecessor's version yet, whose late DEL must not
+        take it (docs/identity.md R7).
+        """
+        return id(claim) in self._under_way
 
     def _is_here(self, holder: Holder | None) -> bool:
         return holder is not None and holder.node == self._node
