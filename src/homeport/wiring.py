@@ -34,6 +34,7 @@ NODE_MODULES = (
     "homeport.devices.podresources",
     "homeport.kube.client",
     "homeport.metaplugin.plugin",
+    "homeport.stores.coexisting",
     "homeport.stores.kubernetes.store",
     "homeport.stores.nodes",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -152,10 +152,9 @@ class Daemon:
         log.info("serving", socket=str(self._socket.path), node=found.node, journal=str(journal.path))
         is_complete = server.serve()
         is_complete = workers.drain(max(0.0, self._ends_at - time.monotonic())) and is_complete
-        for work in background:
-            work.stop()
-        for work in background:
-            work.join(_JOIN_SECONDS)
+        _end_all(background)
+        if self._stopping is Stop.FOR_GOOD and node.allocations is not None:
+            node.allocations.deliver()  # nobody may come after this daemon
         if not is_complete:
             log.error("gave up on calls under way", running=workers.running, waiting=workers.waiting)
         else:
@@ -211,6 +210,15 @@ class Daemon:
 
     def _unready(self) -> str:
         return "the daemon is stopping" if self._stopping is Stop.FOR_GOOD else ""
+
+
+def _end_all(background: Sequence[Repeating]) -> None:
+    """Rounds under way have some seconds, together."""
+    for work in background:
+        work.stop()
+    ends_at = time.monotonic() + _JOIN_SECONDS
+    for work in background:
+        work.join(max(0.0, ends_at - time.monotonic()))
 
 
 def _limits(found: DaemonSettings) -> Limits:
