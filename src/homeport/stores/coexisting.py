@@ -177,6 +177,7 @@ class CoexistingStore:
         except AlreadyExists:
             with suppress(Conflict):
                 self._store.delete(stored, cause="undone: Whereabouts gave it away at the same time")
+            self.settle((stored.scope, stored.address), mark_of(stored))
             raise
 
     def _make_seen(self, present: Allocation) -> None:
