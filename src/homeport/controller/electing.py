@@ -51,6 +51,7 @@ class Elector:
     """For one thread; `is_leader` may be asked from any."""
 
     def __init__(self, objects: Objects, clock: Clock, settings: LeaseSettings) -> None:
+        self.problem = ""  # why the last attempt told nothing
         self._objects = objects
         self._clock = clock
         self._settings = settings
@@ -67,8 +68,12 @@ class Elector:
         try:
             if not self._renew():
                 self._acquire()
-        except (TryAgainLater, ObjectChanged, ObjectExists):
-            return  # it may be written or not: the next attempt looks first
+        except TryAgainLater as e:
+            self.problem = str(e)  # it may be written or not: the next attempt looks first
+        except (ObjectChanged, ObjectExists):
+            return  # somebody else was faster
+        else:
+            self.problem = ""
 
     def resign(self) -> None:
         """Leads no longer, and says so where it can, that nobody needs to wait."""

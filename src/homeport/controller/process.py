@@ -112,9 +112,12 @@ class Controller:
 
     def _elect(self) -> None:
         """The election's thread: it must go on while a term is at work."""
-        led = False
+        led, problem = False, ""
         while not self._stopping.is_set():
             self._guarded("election", self._elector.step)
+            if self._elector.problem and not problem:
+                log.warning("cannot ask for the lease", reason=self._elector.problem)
+            problem = self._elector.problem
             leads = self._elector.is_leader()
             if leads != led:
                 log.info("leads from now on" if leads else "leads no longer", identity=self._settings.lease.identity)
@@ -172,7 +175,7 @@ class Controller:
     def _unready(self) -> str:
         """One that stands by is ready: another leads."""
         term = self._term
-        return term.unready() if term is not None else ""
+        return term.unready() if term is not None else self._elector.problem
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
