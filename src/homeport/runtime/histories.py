@@ -38,8 +38,10 @@ def at_time(entries: Sequence[LedgerEntry], present: Allocation | None, at: date
     the first entry of an address nothing has changed, so that the entry's `before` held all that time.
     """
     earlier = [entry for entry in entries if entry.at <= at]
-    if earlier:
+    if earlier and len(earlier) < len(entries):
         return Then(allocation=earlier[-1].after, entry=earlier[-1])
+    if earlier:
+        return _since_last(earlier[-1], present, at)
     first = entries[0].before if entries else present
     if reaches is not None and reaches <= at:
         return Then(allocation=first)
@@ -48,3 +50,14 @@ def at_time(entries: Sequence[LedgerEntry], present: Allocation | None, at: date
         return Then(allocation=first)
     begins = f"begins at {reaches:%Y-%m-%dT%H:%M:%SZ}" if reaches is not None else "is empty"
     return Then(allocation=None, certain=False, why=f"the ledger {begins}, and does not reach back to then")
+
+
+def _since_last(last: LedgerEntry, present: Allocation | None, at: datetime) -> Then:
+    """Behind the last entry. What stands there now may be newer than it: a ledger is written a little later."""
+    then, now = last.after, present
+    if (then.version if then is not None else 0) == (now.version if now is not None else 0):
+        return Then(allocation=then, entry=last)
+    if now is not None and now.since <= at:
+        return Then(allocation=now)
+    why = "it has changed since the ledger's last entry, and when is not in there yet"
+    return Then(allocation=None, certain=False, why=why, entry=last)
