@@ -3,124 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from tests.stand_ins import START, Neighbourhood, StandingClock, World
-from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
+from tests.stand_ins_holding import A1, A2, WEB, Machine, allocation_of, held_by, holder_of, owner_of
+from tests.stand_ins_objects import Call
 
-from homeport.daemon.holding import Holding, Repair, recorded_addresses, recorded_netns
-from homeport.daemon.squatting import PROBE_SECONDS, SETTLED_SECONDS, Squatters
+from homeport.daemon.holding import recorded_addresses, recorded_netns
 from homeport.ipam.allocations import Allocation, Phase, Retention
-from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
+from homeport.ipam.identities import ContainerOwner, Replica
 from homeport.ipam.objects import Pod
-from homeport.model.addresses import IPAddress, parse_mac
-from homeport.model.errors import CniError, DecodeFailure, KernelRefused
-from homeport.model.names import AttachmentKey, PodRef
-from homeport.ports import Event
-from homeport.runtime.caching import CachedAttachment, ResultCache
-from homeport.stores.claims import Claims, State
+from homeport.model.errors import CniError, DecodeFailure
+from homeport.model.names import AttachmentKey
+from homeport.runtime.caching import CachedAttachment
+from homeport.stores.claims import State
 from homeport.stores.kubernetes.resources import IPALLOCATIONS
-from homeport.stores.kubernetes.store import KubernetesStore
-from homeport.stores.nodes import NodeStore
-
-A1, A2 = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")
-WEB = Workload("ns", "StatefulSet", "web")
-MAC = parse_mac("02:00:00:00:00:99")
-
-
-class Machine:
-    """The node `n1`, and beside it an operator and another node. Time passes by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.server, self.clock, self.world, self.probe = MemoryServer(), StandingClock(), World(), Neighbourhood()
-        self.objects, self.operator = MemoryObjects(self.server, threaded=False), MemoryObjects(self.server)
-        self.elsewhere = KubernetesStore(self.operator, now=self.clock.now, monotonic=self.clock.monotonic)
-        self.remote = KubernetesStore(self.objects, now=self.clock.now, monotonic=self.clock.monotonic)
-        self.claims = Claims(folder / "claims.db")
-        self.results = ResultCache(folder / "cni")
-        self.store = NodeStore(self.remote, self.claims, node="n1", now=self.clock.now, monotonic=self.clock.monotonic)
-        self.namespaces: set[str] = set()
-        self.events: list[Event] = []
-        self.repairs: list[Repair] = []
-        self.woken = 0
-        self.holding = Holding(
-            self.store,
-            self.objects,
-            self.world,
-            node="n1",
-            netns_exists=self.namespaces.__contains__,
-            recorded=lambda: recorded_addresses(self.results, self.namespaces.__contains__),
-            netns_of=partial(recorded_netns, self.results),
-            emit=self.events.append,
-            now=self.clock.now,
-            monotonic=self.clock.monotonic,
-            count=self.repairs.append,
-        )
-        self.holding.wake = self._wake
-        self.links: dict[str, str] = {"net": "eth1"}
-        self.squatters = Squatters(
-            self.remote,
-            self.holding.seen,
-            self.probe,
-            node="n1",
-            link_of=self.links.get,
-            emit=self.events.append,
-            now=self.clock.now,
-            monotonic=self.clock.monotonic,
-            count=self.repairs.append,
-        )
-        self.world.scale("web", 3)
-        self.holding.start()
-
-    def _wake(self) -> None:
-        self.woken += 1
-
-    def attach(self, pod: Pod, container: str, address: IPAddress = A1, *, owner: Owner | None = None) -> Allocation:
-        """As an ADD of this node leaves it, some time ago."""
-        return self._attached(allocation_of(owner or owner_of(pod), address, holder_of(pod, container, "n1")))
-
-    def _attached(self, wanted: Allocation) -> Allocation:
-        assert wanted.holder is not None
-        self.namespaces.add(wanted.holder.netns_path)
-        made = self.store.create(wanted, cause="allocated")
-        self.clock.advance(seconds=6)
-        self.look()
-        return made
-
-    def look(self) -> None:
-        """A round, after the watch has told all there is; then what it decided is told."""
-        self.objects.deliver()
-        self.round()
-
-    def round(self) -> None:
-        self.holding.go_through()
-        self.clock.advance(seconds=20)  # past any pause after an outage
-        self.store.deliver()
-
-    def stored(self, address: IPAddress = A1) -> Allocation | None:
-        return self.elsewhere.get("", address)
-
-    def told(self) -> list[tuple[str, str]]:
-        """Reasons of the events since the last call, and whose they are."""
-        events = [(e.reason, str(e.pod)) for e in self.events]
-        self.events.clear()
-        return events
-
-    def probe_for(self, seconds: float) -> None:
-        for _ in range(int(seconds)):
-            self.objects.deliver()
-            self.squatters.step()
-            self.clock.advance(seconds=1)
-
-    def close(self) -> None:
-        self.claims.close()
-        for client in (self.objects, self.operator):
-            client.close()
 
 
 @pytest.fixture
@@ -128,33 +26,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path)
     yield made
     made.close()
-
-
-def owner_of(pod: Pod) -> Owner:
-    if pod.owner is None:
-        return PodOwner(pod.ref.namespace, pod.ref.name, pod.uid)
-    return Replica(WEB, int(pod.ref.name.rpartition("-")[2]))
-
-
-def holder_of(pod: Pod, container: str, node: str) -> Holder:
-    return Holder(container_id=container, ifname="net1", netns_path=f"/ns/{container}", node=node, pod_uid=pod.uid)
-
-
-def allocation_of(owner: Owner, address: IPAddress, holder: Holder | None, **changes: Any) -> Allocation:
-    whole = Allocation(
-        scope="",
-        address=address,
-        slot=Slot(owner, "net", "net1"),
-        phase=Phase.BOUND if holder is not None else Phase.RETAINED,
-        holder=holder,
-        since=START,
-        workload_uid="w-uid",
-    )
-    return msgspec.structs.replace(whole, **changes)
-
-
-def held_by(allocation: Allocation | None) -> str | None:
-    return allocation.holder.container_id if allocation is not None and allocation.holder is not None else None
 
 
 # --- what an interface that is up holds --------------------------------------------------------------------------
@@ -506,94 +377,6 @@ def test_a_result_that_cannot_be_read_may_be_of_any_address(machine: Machine) ->
     assert held_by(machine.stored()) == "c1"
     with pytest.raises(DecodeFailure):
         recorded_addresses(machine.results, machine.namespaces.__contains__)
-
-
-# --- strangers ---------------------------------------------------------------------------------------------------
-
-
-def retain(machine: Machine, ordinal: int = 0, address: IPAddress = A1) -> Allocation:
-    mine = machine.attach(machine.world.start(WEB, ordinal), f"c{ordinal}", address)
-    machine.store.replace(msgspec.structs.replace(mine, phase=Phase.RETAINED, holder=None), cause="DEL")
-    machine.store.deliver()
-    machine.look()
-    found = machine.stored(address)
-    assert found is not None
-    assert found.phase is Phase.RETAINED
-    return found
-
-
-def test_an_address_that_a_stranger_uses_is_quarantined_until_they_are_silent(machine: Machine) -> None:
-    retain(machine)
-    machine.probe.answering[A1] = MAC
-    machine.probe_for(SETTLED_SECONDS)
-    assert (machine.probe.asked, machine.told()) == ([], []), "its own interface may be on its way out"
-    machine.probe_for(1)
-    found = machine.stored()
-    assert found is not None
-    assert found.phase is Phase.QUARANTINED
-    (event,) = machine.events
-    assert (event.reason, event.kind, event.api_version) == ("AddressQuarantined", "StatefulSet", "apps/v1")
-    assert (event.pod, event.pod_uid, event.warning) == (PodRef("ns", "web"), "w-uid", True)
-    assert f"10.0.0.1 of ns/web-0 on net is quarantined, its replica waits: {MAC} answers for it" in event.message
-    stored = machine.operator.get(IPALLOCATIONS, "10.0.0.1")
-    assert stored is not None
-    assert str(MAC) in msgspec.json.decode(stored.body)["status"]["cause"]
-    machine.probe_for(2 * PROBE_SECONDS)
-    assert len(machine.events) == 1
-    machine.probe.answering.clear()
-    machine.probe_for(PROBE_SECONDS + 1)
-    found = machine.stored()
-    assert found is not None
-    assert found.phase is Phase.RETAINED
-    assert machine.repairs == ["quarantined", "returned"]
-
-
-def test_its_own_next_holder_is_no_stranger(machine: Machine) -> None:
-    """It has taken the address elsewhere, and the watch has not told yet."""
-    before = retain(machine)
-    machine.probe.answering[A1] = MAC
-    pod = machine.world.start(WEB, 0, node="n2")
-    bound = machine.elsewhere.replace(
-        msgspec.structs.replace(before, phase=Phase.BOUND, holder=holder_of(pod, "c9", "n2")), cause="returned"
-    )
-    machine.squatters.step()
-    machine.clock.advance(seconds=SETTLED_SECONDS)
-    machine.squatters.step()  # without what the watch would tell
-    assert machine.probe.asked == [(A1, "eth1")]
-    assert (machine.stored(), machine.told()) == (bound, [])
-
-
-def test_it_is_one_probe_at_a_time_and_each_in_its_turn(machine: Machine) -> None:
-    retain(machine, 0, A1)
-    retain(machine, 1, A2)
-    machine.probe_for(SETTLED_SECONDS + 1)
-    assert len(machine.probe.asked) == 1
-    machine.probe_for(20)
-    assert sorted(machine.probe.asked) == [(A1, "eth1"), (A2, "eth1")]
-    machine.probe_for(16)
-    assert len(machine.probe.asked) == 4
-
-
-def test_where_nobody_can_ask_nothing_changes(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = retain(machine)
-    machine.links.clear()
-    machine.probe.answering[A1] = MAC
-    machine.probe_for(PROBE_SECONDS + SETTLED_SECONDS + 1)
-    assert machine.probe.asked == []
-    machine.links["net"] = "eth1"
-
-    def deaf(*_: object, **__: object) -> None:
-        raise KernelRefused("probe: the link is down")
-
-    monkeypatch.setattr(machine.probe, "answers", deaf)
-    machine.probe_for(PROBE_SECONDS + 1)
-    assert machine.stored() == before
-
-
-def test_only_what_nobody_holds_is_probed(machine: Machine) -> None:
-    machine.attach(machine.world.start(WEB, 0), "c1")
-    machine.probe_for(PROBE_SECONDS + SETTLED_SECONDS)
-    assert machine.probe.asked == []
 
 
 # --- what another program attached, and a migration took over ---
