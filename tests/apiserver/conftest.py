@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,11 +18,16 @@ from typing import Any, Protocol
 import pytest
 from testcluster import binaries
 from testcluster.api import Api
-from testcluster.control_plane import USUAL, ControlPlane, Timing, kubelet_user
+from testcluster.control_plane import ADMIN, USUAL, ControlPlane, Timing, kubelet_user
 from testcluster.installing import install
 from testcluster.kubelet import Kubelet
 from testcluster.machines import Machine, Segment
 from testcluster.sandboxes import Runtime
+
+from homeport.host.files import LocalFiles
+from homeport.kube import configs
+from homeport.kube.objects import KubernetesObjects
+from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPLEDGERS, IPRANGES, IPSLOTS
 
 
 class MakeControlPlane(Protocol):
@@ -63,6 +68,20 @@ def admin(control_plane: ControlPlane) -> Iterator[Api]:
     api = Api(control_plane.access())
     yield api
     api.close()
+
+
+@pytest.fixture
+def objects(control_plane: ControlPlane, wait_until: Callable[..., None]) -> Iterator[KubernetesObjects]:
+    """May do everything. What there is of Homeport's own objects after the test is removed, and forgotten."""
+    config = configs.load(str(control_plane.kubeconfig(ADMIN)), {}, LocalFiles())
+    assert config is not None
+    objects = KubernetesObjects.connect(config)
+    yield objects
+    for resource in (IPALLOCATIONS, IPSLOTS, IPRANGES, IPLEDGERS):
+        for stored in objects.list(resource):
+            objects.delete(resource, stored.name)
+    wait_until(lambda: not objects.names(IPALLOCATIONS))
+    objects.close()
 
 
 @pytest.fixture

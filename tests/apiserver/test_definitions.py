@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 from testcluster.api import Api, ApiError
-from testcluster.control_plane import ADMIN, ControlPlane
+from tests.contract.test_allocation_store import allocation as plain_allocation
 
-from homeport.host.files import LocalFiles
 from homeport.ipam.allocations import Allocation, Phase
-from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
+from homeport.ipam.identities import ContainerOwner, Owner, PodOwner, Replica, Workload
 from homeport.ipam.ranges import Span
-from homeport.kube import configs
 from homeport.kube.objects import KubernetesObjects
 from homeport.model.errors import DecodeFailure, IOFailure
 from homeport.ports import LedgerEntry
@@ -36,28 +33,8 @@ ROOT = "/apis/homeport.dev/v1alpha1"
 KINDS = {"apiVersion": "homeport.dev/v1alpha1", "kind": "IPAllocation"}
 
 
-@pytest.fixture
-def objects(control_plane: ControlPlane) -> Iterator[KubernetesObjects]:
-    config = configs.load(str(control_plane.kubeconfig(ADMIN)), {}, LocalFiles())
-    assert config is not None
-    objects = KubernetesObjects.connect(config)
-    yield objects
-    for resource in (IPALLOCATIONS, IPSLOTS, IPRANGES, IPLEDGERS):
-        for stored in objects.list(resource):
-            objects.delete(resource, stored.name)
-    objects.close()
-
-
 def allocation(text: str = "10.9.0.3", owner: Owner = WEB, phase: Phase = Phase.BOUND) -> Allocation:
-    holder = Holder(container_id="c1", ifname="net1", netns_path="/run/netns/x", node="n1", pod_uid="u1")
-    return Allocation(
-        scope="",
-        address=ip_address(text),
-        slot=Slot(owner, "lan", "net1"),
-        phase=phase,
-        holder=holder if phase is Phase.BOUND else None,
-        since=NOW,
-    )
+    return plain_allocation(text, owner, phase=phase)
 
 
 def manifest(of: Allocation | None = None) -> dict[str, Any]:

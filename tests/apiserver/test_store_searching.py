@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 
+import msgspec
 import pytest
 import urllib3
-from testcluster.control_plane import ADMIN, ControlPlane, node_user
+from testcluster.control_plane import ControlPlane, node_user
+from tests.contract.test_allocation_store import allocation as plain_allocation
 
 from homeport.host.files import LocalFiles
 from homeport.ipam.allocations import Allocation, Phase
-from homeport.ipam.identities import Holder, Owner, PodOwner, Replica, Slot, Workload
+from homeport.ipam.identities import Owner, PodOwner, Replica, Workload
 from homeport.ipam.ranges import Span
 from homeport.kube import configs
 from homeport.kube.objects import KubernetesObjects
 from homeport.model.addresses import IPAddress, MacAddress
 from homeport.ports import AlreadyExists
 from homeport.stores.kubernetes.hints import RangeReport, Totals, range_body, range_patch
-from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPRANGES, IPSLOTS
+from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPRANGES
 from homeport.stores.kubernetes.runs import Runs
 from homeport.stores.kubernetes.store import KubernetesStore
 
@@ -32,20 +34,10 @@ WEB = Replica(Workload("shop", "StatefulSet", "web"), 3)
 WaitUntil = Callable[..., None]
 
 
-def connect(plane: ControlPlane, user: str = ADMIN) -> KubernetesObjects:
+def connect(plane: ControlPlane, user: str) -> KubernetesObjects:
     config = configs.load(str(plane.kubeconfig(user)), {}, LocalFiles())
     assert config is not None
     return KubernetesObjects.connect(config)
-
-
-@pytest.fixture
-def objects(control_plane: ControlPlane) -> Iterator[KubernetesObjects]:
-    objects = connect(control_plane)
-    yield objects
-    for resource in (IPALLOCATIONS, IPSLOTS, IPRANGES):
-        for stored in objects.list(resource):
-            objects.delete(resource, stored.name)
-    objects.close()
 
 
 def report(taken: Runs) -> RangeReport:
@@ -62,16 +54,8 @@ def report(taken: Runs) -> RangeReport:
 
 
 def allocation(address: IPAddress, owner: Owner, phase: Phase = Phase.BOUND) -> Allocation:
-    holder = Holder(container_id="c1", ifname="net1", netns_path="/run/netns/x", node="n1", pod_uid="u1")
-    return Allocation(
-        scope="",
-        address=address,
-        slot=Slot(owner, "lan", "net1"),
-        phase=phase,
-        holder=holder if phase is Phase.BOUND else None,
-        mac=MacAddress("02:00:00:00:00:01"),
-        since=NOW,
-    )
+    of = plain_allocation(str(address), owner, phase=phase, network="lan")
+    return msgspec.structs.replace(of, mac=MacAddress("02:00:00:00:00:01"))
 
 
 def claim(store: KubernetesStore, owner: Owner) -> Allocation:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from ipaddress import ip_address
 
 import msgspec
 import pytest
+from tests.contract.test_allocation_store import allocation as plain_allocation
 from tests.stand_ins_api import Asked, Piece, Reset, ScriptedServer, answer, not_found, status
 from tests.stand_ins_objects import MemoryObjects
 
-from homeport.ipam.allocations import Allocation, Phase, released
-from homeport.ipam.identities import Holder, Owner, PodOwner, Replica, Slot, Workload
+from homeport.ipam.allocations import Allocation, released
+from homeport.ipam.identities import Owner, PodOwner, Replica, Workload
 from homeport.kube.objects import KubernetesObjects
 from homeport.model.errors import TryAgainLater
 from homeport.ports import AlreadyExists, ApiObject, Conflict, ObjectChanged, ObjectExists, Resource
@@ -79,14 +79,7 @@ def store(api: Forgetful) -> Iterator[KubernetesStore]:
 
 
 def allocation(owner: Owner = WEB) -> Allocation:
-    return Allocation(
-        scope="",
-        address=ip_address("10.9.0.1"),
-        slot=Slot(owner, "lan", "net1"),
-        phase=Phase.BOUND,
-        holder=Holder(container_id="c1", ifname="net1", netns_path="/run/netns/x", node="n1", pod_uid="u1"),
-        since=NOW,
-    )
+    return plain_allocation("10.9.0.1", owner)
 
 
 def retained(bound: Allocation) -> Allocation:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 import msgspec
 import pytest
+from tests.contract.test_allocation_store import allocation as plain_allocation
 from tests.stand_ins_objects import Call, Fate, MemoryObjects, MemoryServer
 
 from homeport.ipam.allocations import Allocation, Phase, released
@@ -37,15 +38,7 @@ def holder(container_id: str = "c1", node: str = "n1", mac: str | None = None) -
 
 
 def allocation(text: str = "10.9.0.1", owner: Owner = WEB, **fields: object) -> Allocation:
-    of = Allocation(
-        scope="",
-        address=ip_address(text),
-        slot=Slot(owner, "lan", "net1"),
-        phase=Phase.BOUND,
-        holder=holder(),
-        since=NOW,
-    )
-    return msgspec.structs.replace(of, **fields)
+    return msgspec.structs.replace(plain_allocation(text, owner, network="lan"), **fields)
 
 
 def retained(bound: Allocation) -> Allocation:
