@@ -16,7 +16,7 @@ from homeport.ipam.identities import ContainerOwner, Replica
 from homeport.ipam.objects import Pod
 from homeport.model.errors import CniError, DecodeFailure
 from homeport.model.names import AttachmentKey
-from homeport.runtime.caching import CachedAttachment
+from homeport.runtime.caching import CachedAttachment, ResultCache
 from homeport.stores.claims import State
 from homeport.stores.kubernetes.resources import IPALLOCATIONS
 
