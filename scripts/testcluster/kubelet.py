@@ -290,7 +290,8 @@ class _PodWorker:
         if self.sandbox is None:
             self._remove()  # what a failed ADD could not undo
             self.sandbox = self._kubelet.runtime.run_sandbox(pod)
-        if self._reported != self.sandbox.container_id:
+        is_forgotten = pod["status"].get("phase") == "Pending"  # as after a restored backup, or when it was never told
+        if self._reported != self.sandbox.container_id or is_forgotten:
             status = running_status(pod, self.sandbox.addresses, self._kubelet.machine.address)
             self._kubelet.api().patch(f"{_path(pod)}/status", status, STRATEGIC)
             self._reported = self.sandbox.container_id

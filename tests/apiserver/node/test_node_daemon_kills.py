@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from testcluster.api import Api
-from testcluster.homeport_node import HomeportNode, addresses, files
+from testcluster.homeport_node import HomeportNode, files, ip_json
 from testcluster.sandboxes import Sandbox
 from tests.apiserver.node.workloads import Cluster, allocations
+from tests.identity.cluster.observing import global_addresses
+from tests.identity.shapes import Shape, flat
 
 from homeport.model.errors import CniError
 
@@ -42,9 +44,9 @@ def node(make_node: MakeNode, admin: Api, wish: Path) -> HomeportNode:
     return node
 
 
-def replica(cluster: Cluster, node: HomeportNode) -> dict[str, Any]:
+def replica(cluster: Cluster, node: HomeportNode, networks: str) -> dict[str, Any]:
     """The first of a StatefulSet, on the node by the test's own word."""
-    cluster.statefulset("web", 1, "front")
+    cluster.statefulset("web", 1, networks)
     cluster.wait(lambda: "web-0" in cluster.pods(), "the controller made the pod")
     cluster.bind("web-0", node.name)
     return cluster.pod("web-0")
@@ -72,11 +74,14 @@ def delete(node: HomeportNode, sandbox: Sandbox) -> None:
     raise AssertionError(f"three DELs failed: {[str(call.error) for call in node.runtime.calls[-3:]]}")
 
 
+@pytest.mark.parametrize("shape", [Shape(1, False), Shape(2, True)], ids=str)
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
-def test_e21_killed_at_every_step(verb: str, node: HomeportNode, cluster: Cluster, disks: Path, wish: Path) -> None:
-    ipam = {"type": "whereabouts", "range": "10.93.96.0/20", "range_start": "10.93.97.12"}
-    cluster.network("front", {"type": "macvlan", "master": "eth1", "ipam": ipam}, {"type": "sbr"})
-    pod = replica(cluster, node)
+def test_e21_killed_at_every_step(verb: str, shape: Shape, node: HomeportNode, cluster: Cluster, wish: Path) -> None:
+    for name in shape.networks:
+        ipam = {"type": "whereabouts", "ipRanges": shape.ranges(name, 20)}
+        cluster.network(name, {"type": "macvlan", "master": "eth1", "ipam": ipam}, {"type": "sbr"})
+    own, every = shape.numbered(0), flat({"web-0": shape.numbered(0)})
+    pod = replica(cluster, node, ",".join(shape.networks))
     died: list[str] = []
 
     def phases() -> dict[str, str]:
@@ -86,8 +91,8 @@ def test_e21_killed_at_every_step(verb: str, node: HomeportNode, cluster: Cluste
         if verb == "ADD":
             wish.write_text(f"ADD {number}")
         sandbox = add(node, pod)
-        assert addresses(sandbox.netns)["net1"] == ["10.93.97.12/20"], died[-1:]
-        assert phases() == {"10.93.97.12": "Bound"}
+        assert global_addresses(ip_json(sandbox.netns, "address")) == own, died[-1:]
+        assert phases() == dict.fromkeys(every, "Bound")
         node.runtime.check(sandbox)
         if verb == "DEL":
             wish.write_text(f"DEL {number}")
@@ -99,7 +104,7 @@ def test_e21_killed_at_every_step(verb: str, node: HomeportNode, cluster: Cluste
         died = wish.with_suffix(".steps").read_text().split()
         assert len(died) == number
         assert node.leftovers() == {"records": [pod["metadata"]["uid"]]}, died[-1]
-        assert phases() == {"10.93.97.12": "Retained"}, died[-1]
+        assert phases() == dict.fromkeys(every, "Retained"), died[-1]
     wish.unlink()
     assert set(STEPS[verb].split()) <= set(died), "the walk went through all that a call does"
     cluster.scale("web", 0)

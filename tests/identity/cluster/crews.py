@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from testcluster.api import Api
 from testcluster.control_plane import ControlPlane
-from testcluster.homeport_controller import HomeportController
+from testcluster.homeport_controller import CONTROLLER, HomeportController
 from testcluster.homeport_node import HomeportNode
 from testcluster.machines import Machine, Segment
 
@@ -58,9 +58,18 @@ class Crew:
         for node in self.nodes.values():
             node.kubelet.start()
 
-    def make_controller(self, name: str, folder: Path, **more: Any) -> HomeportController:
-        """With a short lease, so that a successor of a killed one need not wait."""
-        return HomeportController(self.plane, folder, name=name, settings={"leaseSeconds": LEASE_SECONDS}, **more)
+    def make_controller(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        program: Sequence[str] = CONTROLLER,
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> HomeportController:
+        """With a short lease, so that the successor of a killed one need not wait."""
+        told = {"leaseSeconds": LEASE_SECONDS, **settings}
+        return HomeportController(self.plane, folder, name=name, settings=told, program=program, environ=environ)
 
     def _node(self, machine: Machine, disk: Path, number: int) -> HomeportNode:
         return HomeportNode(

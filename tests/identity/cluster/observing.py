@@ -21,7 +21,7 @@ from tests.identity.cluster.crews import HOMEPORT
 from tests.identity.shapes import Addresses, Seen, Shape, flat
 
 Json = dict[str, Any]
-SECONDS = 15.0
+SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Observed(Cluster):
 
     def kernel(self, workload: str = "") -> Seen:
         """What the kernel says each running pod (of that workload) has."""
-        return {pod: _addresses(links) for pod, links in self.links().items() if pod.startswith(workload)}
+        return {pod: global_addresses(links) for pod, links in self.links().items() if pod.startswith(workload)}
 
     def addresses_of(self, pod: str, node: str) -> Addresses:
         """What the kernel says this pod has, without asking the API server where it is."""
-        return _addresses(ip_json(self.nodes[node].sandbox(self.namespace, pod).netns, "address"))
+        return global_addresses(ip_json(self.nodes[node].sandbox(self.namespace, pod).netns, "address"))
 
     def macs(self) -> dict[str, dict[str, str]]:
         """By running pod and interface."""
@@ -94,7 +94,7 @@ class Observed(Cluster):
                 except subprocess.CalledProcessError:
                     assert not sandbox.exists
                     continue  # it went meanwhile
-                found += [address for addresses in _addresses(links).values() for address in addresses]
+                found += [address for addresses in global_addresses(links).values() for address in addresses]
         return sorted(found)
 
     def await_settled(self, *pods: str) -> None:
@@ -124,13 +124,13 @@ class Observed(Cluster):
         """Until so many ADDs failed with these words."""
         self.wait(lambda: len(self.failures(pod, words)) >= count, f"{count} ADDs of {pod} fail: {words}", SECONDS)
 
-    def await_event(self, reason: str, pod: str) -> Json:
-        """Until an event of that reason on that pod is there; its last."""
+    def await_event(self, reason: str, name: str, seconds: float = SECONDS) -> Json:
+        """Until an event of that reason on the object of that name is there; its last."""
 
         def found() -> list[Json]:
-            return [e for e in self.events() if e["reason"] == reason and e["involvedObject"]["name"] == pod]
+            return [e for e in self.events() if e["reason"] == reason and e["involvedObject"]["name"] == name]
 
-        self.wait(found, f"an event {reason} on {pod}", SECONDS)
+        self.wait(found, f"an event {reason} on {name}", seconds)
         return found()[-1]
 
     def numbered(self, replicas: int = 3, workload: str = "web") -> Seen:
@@ -206,9 +206,11 @@ class Observed(Cluster):
 
         try:
             self.wait(told, what or "the allocations", SECONDS)
-        except AssertionError:
-            assert self.phases() == wanted(), what  # shows the difference
-            raise
+        except AssertionError as e:
+            found, asked = self.records(), wanted()
+            wrong = {a: (r.pod, r.phase, r.cause) for a, r in found.items() if asked.get(a) != r.phase}
+            missing = {a: phase for a, phase in asked.items() if a not in found}
+            raise AssertionError(f"{what}: found {wrong}, missing {missing}") from e
 
     def await_phase(self, phase: str, addresses: Collection[str]) -> None:
         """Until exactly these addresses are in that phase."""
@@ -231,7 +233,8 @@ class Observed(Cluster):
         assert len(there) == len(set(there)), f"twice: {there}"
 
 
-def _addresses(links: Sequence[Json]) -> dict[str, tuple[str, ...]]:
+def global_addresses(links: Sequence[Json]) -> dict[str, tuple[str, ...]]:
+    """Interface to addresses, of what `ip -json address` says, without those of `lo` and the cluster's own network."""
     return {
         link["ifname"]: tuple(i["local"] for i in link["addr_info"] if i["scope"] == "global")
         for link in links

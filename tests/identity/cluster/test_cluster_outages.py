@@ -86,7 +86,8 @@ def test_e20_a_replica_that_ends_while_the_api_server_is_away(site: Site, crew: 
     with api_server_away(crew.plane):
         node.runtime.stop_sandbox(before)
     assert [call.error for call in node.runtime.calls if call.container_id == before.container_id] == [None, None]
-    site.wait(lambda: not node.claims_of(before.container_id), "the API server has been told")
+    own = flat({"web-1": site.shape.numbered(1)})
+    site.wait(lambda: not node.claims().keys() & own, "the API server has been told")
     node.kubelet.restart_sandbox(site.namespace, "web-1")
     site.wait(lambda: site.sandbox_of("web-1") != before, "it has another sandbox")
     site.await_seen(site.numbered())
@@ -108,11 +109,11 @@ def test_e26_the_holders_win_over_an_older_backup(private_site: Site, private_cr
     site.require_no_leak()
     containers = {pod: site.sandbox_of(pod).container_id for pod in site.numbered()}
     plane.restore(tmp_path / "backup")
-    site.await_phase("Bound", flat(site.numbered()))
+    site.wait(lambda: site.addresses_in("Bound") == flat(site.numbered()), "the allocations are there again")
     site.await_seen(site.numbered())
     assert {pod: site.sandbox_of(pod).container_id for pod in site.numbered()} == containers
     assert {r.pod: r.container for r in site.records().values()} == containers
-    site.await_event("AllocationRestored", "web-0")
+    site.await_event("AllocationRestored", "web-0", 40)
 
 
 def test_e26_a_conflict_is_reported_and_nothing_freed(private_site: Site, private_crew: Crew, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_e26_a_conflict_is_reported_and_nothing_freed(private_site: Site, privat
     assert both == flat({"": site.shape.numbered(0)}), "so there is a conflict"
     before = site.records()
     site.mend(nodes[0])
-    told = site.await_event("AddressConflict", "web-0")
+    told = site.await_event("AddressConflict", "web-0", 40)
     assert told["type"] == "Warning"
     assert site.shape.address("one", 4, 0) in told["message"]
     assert "other-0" in told["message"]
