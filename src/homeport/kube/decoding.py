@@ -349,7 +349,7 @@ def decode_names(body: Bytes) -> tuple[str, ...]:
     wire = _decode(_TABLE.decode, body, "table")
     if not wire.column_definitions or wire.column_definitions[0].name != "Name":
         raise DecodeFailure("decode table of the API server: found no names in it, expected them in its first column")
-    return tuple(_decode(_NAME.decode, row.cells[0], "table") for row in wire.rows or () if row.cells)
+    return tuple(_decode(_NAME.decode, row.cells[0] if row.cells else b"", "table") for row in wire.rows or ())
 
 
 def decode_change(line: Bytes) -> Change:
