@@ -230,10 +230,12 @@ def _open_node_store(kubernetes: KubernetesClient, node: str, state_dir: Path, w
     from homeport.stores.nodes import NodeStore
 
     store = KubernetesStore(kubernetes.objects)
-    remote = CoexistingStore(store, kubernetes.objects, whereabouts) if whereabouts else store
     claims = Claims(state_dir / "claims.db")
     store.start()
-    return NodeStore(remote, claims, node=node, on_trouble=_tell_claim_trouble)
+    if not whereabouts:
+        return NodeStore(store, claims, node=node, on_trouble=_tell_claim_trouble)
+    remote = CoexistingStore(store, kubernetes.objects, whereabouts)
+    return NodeStore(remote, claims, node=node, on_trouble=_tell_claim_trouble, confirm=remote.confirm)
 
 
 class ClusterStore(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,8 +20,10 @@ from homeport.ipam.ranges import Span
 from homeport.ipam.whereabouts import reservation_name
 from homeport.model.errors import DecodeFailure, TryAgainLater, Unreachable, UnsupportedField
 from homeport.ports import AlreadyExists, Conflict, Resource
+from homeport.stores.claims import Claims
 from homeport.stores.coexisting import CoexistingStore, mark_of
 from homeport.stores.memory import MemoryStore
+from homeport.stores.nodes import NodeStore
 from homeport.stores.whereabouts import POOLS, RESERVATIONS, SLICES, HeldByWhereabouts
 
 NAMESPACE = "kube-system"
@@ -378,6 +381,39 @@ def test_a_claim_that_got_no_further_and_was_overtaken_is_not_told(cluster: Clus
     cluster.whereabouts(RANGE).add("w1", "shop/old-1")
     with pytest.raises(TryAgainLater, match="shop/old-1"):
         cluster.store.create(first, cause="again")
+
+
+class LosingReplies(MemoryStore):
+    """Does what it is told, and does not say so."""
+
+    def create(self, allocation: Allocation, *, cause: str) -> Allocation:
+        super().create(allocation, cause=cause)
+        raise TryAgainLater("no answer")
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_node_uses_what_it_got_no_answer_for_only_once_both_see_it(
+    cluster: Cluster, tmp_path: Path, overtaken: bool
+) -> None:
+    """Between the allocation and the last look at its mark anything may end a claim."""
+    theirs = cluster.whereabouts(RANGE)
+    theirs.add("w1", "shop/old-1")
+    remote = CoexistingStore(LosingReplies(), cluster.objects, NAMESPACE)
+    claims = Claims(tmp_path / "claims.db")
+    node = NodeStore(remote, claims, node="n1", confirm=remote.confirm)
+    wanted = allocation("10.0.0.2")
+    with pytest.raises(TryAgainLater):
+        node.create(wanted, cause="test")
+    remote.records.hand_over(("", wanted.address), mark_of(wanted), None)  # by another claim's release
+    if overtaken:
+        assert theirs.add("w2", "shop/old-2") == [wanted.address]
+        with pytest.raises(TryAgainLater, match="shop/old-2"):
+            node.of_slot(wanted.slot)
+    else:
+        (held,) = node.of_slot(wanted.slot)
+        assert held.holder == wanted.holder
+        assert cluster.entries("10.0.0.0-29")["2"]["id"] == mark_of(wanted)
+    claims.close()
 
 
 @pytest.mark.parametrize("resource", [POOLS, RESERVATIONS])

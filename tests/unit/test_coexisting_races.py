@@ -185,6 +185,18 @@ class World:
         self.turns.take = lambda: None  # type: ignore[method-assign]
         return CoexistingStore(self.inner, MemoryObjects(self.server))
 
+    def come_back(self) -> None:
+        """Claims that were broken off are tried again by their nodes: what may be used is, the rest is let go."""
+        store = self.quiet()
+        for allocation in list(store.all()):
+            if allocation.address not in self.used and allocation.phase is Phase.BOUND:
+                try:
+                    store.confirm(allocation)
+                except TryAgainLater:
+                    store.delete(allocation, cause="DEL")
+                else:
+                    self.use(allocation.address, str(allocation.slot.owner))
+
     def require_consistent(self) -> None:
         """Whoever uses an address has it in the pool, and nobody else does."""
         assert not self.shared, self.shared
@@ -323,6 +335,7 @@ def test_a_node_of_ours_that_dies_at_any_request_leaves_a_leak_at_most(seed: int
     ]
     actors += [("h9", world.our_pod(pod(9)))]
     world.turns.play(actors)
+    world.come_back()
     world.require_consistent()
     world.require_nothing_lost()
 

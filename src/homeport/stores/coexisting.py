@@ -62,7 +62,7 @@ class CoexistingStore:
         present = self._store.get(*place)
         if present is not None:
             if _is_same_claim(present, allocation):  # an earlier try of this claim got no further, or no answer
-                self._make_seen(present)
+                self.confirm(present)
             raise AlreadyExists(present)
         self._claim_new(allocation)
         try:
@@ -107,6 +107,16 @@ class CoexistingStore:
         place = allocation.scope, allocation.address
         self.records.claim(place, mark_of(allocation), lambda entry: is_of_holder(entry, allocation))
         self.settle(place, mark_of(allocation))
+
+    def confirm(self, allocation: Allocation) -> None:
+        """To be asked before an allocation is used whose claim was broken off: a claim is safe once it has ended.
+
+        Raises `TryAgainLater` when the address has become another's at Whereabouts.
+        """
+        try:
+            self.protect(allocation)
+        except HeldByWhereabouts as e:
+            raise TryAgainLater(f"use {allocation.address} for {allocation.slot}: {e}") from e
 
     def settle(self, place: Place, mark: str) -> None:
         """Ends what was begun with `mark`: it becomes that of the allocation our store has, or is removed."""
@@ -179,12 +189,6 @@ class CoexistingStore:
                 self._store.delete(stored, cause="undone: Whereabouts gave it away at the same time")
             self.settle((stored.scope, stored.address), mark_of(stored))
             raise
-
-    def _make_seen(self, present: Allocation) -> None:
-        try:
-            self.protect(present)
-        except HeldByWhereabouts as e:
-            raise TryAgainLater(f"use {present.address} for {present.slot}: {e}") from e
 
     def _settle_after(self, error: Exception, place: Place, mark: str) -> None:
         """Takes the mark back after a write that certainly was not done; of any other nobody knows (R12)."""

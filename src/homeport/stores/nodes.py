@@ -34,7 +34,8 @@ class NodeStore:
     """The store `remote` as the node `node` uses it. Safe with many threads.
 
     `wake` is called whenever there is something to deliver; it must not wait. `on_trouble` hears of claims that cannot
-    be delivered as they are, with the reason.
+    be delivered as they are, with the reason. `confirm` is asked before an allocation that is there, though the answer
+    to its claim was lost, is used; it raises `TryAgainLater` for one that may not be.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class NodeStore:
         monotonic: Callable[[], float] = time.monotonic,
         wake: Callable[[], None] = lambda: None,
         on_trouble: Trouble = lambda _claim, _reason: None,
+        confirm: Callable[[Allocation], None] = lambda _allocation: None,
     ) -> None:
         self.remote = remote
         self.claims = claims
         self.wake = wake
         self._node = node
         self._now = now
+        self._confirm = confirm
         self._deliveries = Deliveries(
             remote, claims, now=now, monotonic=monotonic, on_trouble=on_trouble, on_retained=self._remember
         )
@@ -280,6 +283,8 @@ class NodeStore:
         present = self.remote.get(*claim.place)
         if present is None or not claim.is_of(present):
             return None
+        if claim.state is State.CLAIMING:
+            self._confirm(present)
         state = State.BOUND if claim.state is State.CLAIMING else claim.state
         allocation = msgspec.structs.replace(claim.allocation, version=present.version)
         return msgspec.structs.replace(claim, allocation=allocation, state=state)
