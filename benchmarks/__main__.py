@@ -20,7 +20,7 @@ from benchmarks.measuring import figures, in_rounds
 from benchmarks.netlink_floor import FLOOR, BareNetlink
 from benchmarks.report import Report
 
-from benchmarks import allocating, node, profiling, report, shim_starting, stage, starting
+from benchmarks import allocating, cluster, node, profiling, report, shim_starting, stage, starting
 
 GO_PLUGINS = Path("/usr/lib/cni")
 LIBRARY, OURS, GO = "ours, in-process", "ours, executables", "Go executables"
@@ -39,7 +39,13 @@ def main() -> None:
     stage.enter(sys.argv[1:])
     with tempfile.TemporaryDirectory(prefix="homeport-bench-") as folder:
         rounds, levels = (4, LEVELS[:2]) if args.quick else (args.rounds, LEVELS)
-        measured = measure(Path(folder), rounds=rounds, levels=levels, pods=8 if args.quick else node.MANY)
+        measured = measure(
+            Path(folder),
+            rounds=rounds,
+            levels=levels,
+            pods=8 if args.quick else node.MANY,
+            crowd=20 if args.quick else cluster.PODS,
+        )
     if args.write:
         report.write_page(measured)
     print(
@@ -47,7 +53,7 @@ def main() -> None:
     )
 
 
-def measure(folder: Path, *, rounds: int, levels: tuple[int, ...], pods: int) -> Report:
+def measure(folder: Path, *, rounds: int, levels: tuple[int, ...], pods: int, crowd: int) -> Report:
     """The whole run; everything it makes is in `folder` and in the stage's namespaces."""
     bin_dir = folder / "bin"
     stage.run(str(Path(sys.executable).with_name("homeport")), "install", "--bin-dir", str(bin_dir))
@@ -85,6 +91,7 @@ def measure(folder: Path, *, rounds: int, levels: tuple[int, ...], pods: int) ->
         hottest=profiling.hottest(stats, PROFILED, 15),
         imports=starting.slowest_imports(ours, pod, IMPORTS_SHOWN),
         node=None if missing else node.run(rounds, pods),
+        cluster=cluster.run(rounds, levels, crowd),
         shim_peak_kib=shim.peak_kib,
         missing=missing,
     )

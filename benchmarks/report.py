@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+from benchmarks.cluster import ClusterReport
 from benchmarks.measuring import Figure, Spread
 from benchmarks.node import NodeReport
 from benchmarks.profiling import Hot, Share
 from benchmarks.starting import Memory
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-_BLOCK = re.compile(r"(?<=<!-- measured -->\n).*(?=<!-- end -->)", re.DOTALL)
+_BLOCK = r"(?<=<!-- {} -->\n).*?(?=<!-- end -->)"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     hottest: list[Hot]
     imports: list[tuple[str, float]]
     node: NodeReport | None = None
+    cluster: ClusterReport | None = None
     shim_peak_kib: Mapping[str, int] = {}
     missing: list[str] = []
 
@@ -47,6 +49,7 @@ def tables(report: Report) -> list[Table]:
     """(title, headers, rows) in order of interest; empty ones are left out."""
     found = [
         *(_of_node(report.node) if report.node else []),
+        *(of_cluster(report.cluster) if report.cluster else []),
         _times("Time", report.figures),
         (
             "Memory of the shim while it waits",
@@ -97,6 +100,31 @@ def _of_node(node: NodeReport) -> list[Table]:
     ]
 
 
+def of_cluster(cluster: ClusterReport) -> list[Table]:
+    """Of `benchmarks.cluster`."""
+    return [
+        _times("An address of the cluster", cluster.figures),
+        (
+            "An address of the cluster: the 95th percentile",
+            ["what", "who", "ms"],
+            [[what, who, _ms(ms)] for what, by in cluster.p95.items() for who, ms in by.items()],
+        ),
+        (
+            "Many addresses from ten nodes at once",
+            ["who", "asked", "got", "failures", "addresses/s", "slowest ms"],
+            [
+                [c.who, str(c.asked), str(c.got), str(c.failures), f"{c.addresses_a_second:.0f}", f"{c.slowest_ms:.0f}"]
+                for c in cluster.crowds
+            ],
+        ),
+        (
+            "Requests of an IPAM ADD to the API server",
+            ["who", "request", "times"],
+            [[who, what, f"{count:.2f}"] for who, by in cluster.requests.items() for what, count in by.items()],
+        ),
+    ]
+
+
 def _times(title: str, found: Sequence[Figure]) -> Table:
     rows = [
         [
@@ -128,18 +156,35 @@ def text(report: Report) -> str:
     from homeport.cli import output
 
     parts = [f"{title}\n{output.table(headers, rows)}" for title, headers, rows in tables(report)]
-    return "\n\n".join([report.machine, *parts, *(f"not measured: {reason}" for reason in report.missing)])
+    return "\n\n".join([report.machine, *parts, *(f"not measured: {reason}" for reason in missing(report))])
+
+
+def missing(report: Report) -> list[str]:
+    """What could not be measured, and why."""
+    return [*report.missing, *(report.cluster.missing if report.cluster else [])]
 
 
 def write_page(report: Report) -> None:
-    """Puts the tables between the page's two marks and leaves its words alone."""
-    parts = [f"Measured on {report.machine}.\n"]
-    for title, headers, rows in tables(report):
+    """Puts the tables between the page's marks and leaves its words alone."""
+    alone = msgspec.structs.replace(report, cluster=None)
+    _write("measured", report.machine, tables(alone), report.missing)
+    if report.cluster is not None:
+        write_cluster(report.machine, report.cluster)
+
+
+def write_cluster(machine: str, cluster: ClusterReport) -> None:
+    """The same with what `benchmarks.cluster` measured alone."""
+    _write("measured cluster", machine, of_cluster(cluster), cluster.missing)
+
+
+def _write(mark: str, machine: str, found: Sequence[Table], missing: Sequence[str]) -> None:
+    parts = [f"Measured on {machine}.\n"]
+    for title, headers, rows in found:
         lines = [headers, ["---"] * len(headers), *rows]
         parts.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n")
-    parts += [f"Not measured: {reason}.\n" for reason in report.missing]
-    page = PAGE.read_text()
-    PAGE.write_text(_BLOCK.sub(lambda _: "\n".join(parts), page))
+    parts += [f"Not measured: {reason}.\n" for reason in missing]
+    block = re.compile(_BLOCK.format(mark), re.DOTALL)
+    PAGE.write_text(block.sub(lambda _: "\n".join(parts), PAGE.read_text()))
 
 
 def _ms(value: float) -> str:

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ON_NODE = {"ours: shim, daemon, API server", "Go plugins alone"}
 CONTESTANTS = {"ours, in-process", "ours, executables", "Go executables", "bare netlink"}
+IN_CLUSTER = {"ours, a pod", "ours, a replica's first", "ours, a replica's return", "Whereabouts' requests"}
 
 
 @pytest.mark.root
@@ -33,5 +34,9 @@ def test_a_quick_run_measures_every_contestant_and_leaves_no_file(tmp_path: Path
     assert node["requests"]["patch pods/status"] == pytest.approx(1)
     assert node["memory"]
     assert node["shares"]
+    cluster = report["cluster"]
+    assert {f["who"] for f in cluster["figures"]} == IN_CLUSTER
+    assert {(c["who"], c["got"], c["failures"]) for c in cluster["crowds"] if c["who"] == "ours"} == {("ours", 20, 0)}
+    assert cluster["requests"]["ours, a pod"] == {"create ipallocations": pytest.approx(1)}
     assert report["missing"] == []
     assert list(tmp_path.iterdir()) == []
