@@ -147,7 +147,7 @@ class NodeStore:
                 present = self.claims.find(*claim.place)
                 if present is not None:
                     raise AlreadyExists(present.shown)
-            made = self.remote.create(allocation, cause=cause)
+            made = self._made(claim)
         except TryAgainLater as e:
             if isinstance(e, Unreachable):
                 self.claims.swap(claim, None)
@@ -218,6 +218,15 @@ class NodeStore:
     def _bound(self, claim: HeldClaim, made: Allocation) -> Allocation:
         self.claims.swap(claim, msgspec.structs.replace(claim, allocation=made, state=State.BOUND))
         return made
+
+    def _made(self, claim: HeldClaim) -> Allocation:
+        try:
+            return self.remote.create(claim.allocation, cause=claim.cause)
+        except AlreadyExists as e:
+            # An earlier request for it that was given up, and has been carried out since (docs/protocol.md P3).
+            if claim.is_of(e.present) and e.present.slot == claim.allocation.slot:
+                return e.present
+            raise
 
     def _let_go(self, claim: HeldClaim, allocation: Allocation, state: State, cause: str) -> Allocation:
         at = allocation.since if state is State.RETAINING else self._now()
