@@ -12,7 +12,7 @@ from tests.stand_ins_objects import Call
 
 from homeport.daemon.holding import recorded_addresses, recorded_netns
 from homeport.ipam.allocations import Allocation, Phase, Retention
-from homeport.ipam.identities import ContainerOwner, Replica
+from homeport.ipam.identities import ContainerOwner, PodOwner, Replica
 from homeport.ipam.objects import Pod
 from homeport.model.errors import CniError, DecodeFailure
 from homeport.model.names import AttachmentKey
@@ -91,6 +91,20 @@ def test_what_was_retained_while_its_interface_is_up_is_bound_again(machine: Mac
     machine.look()
     assert held_by(machine.stored()) == "c1"
     assert machine.told() == [("AllocationRestored", "ns/web-0")]
+
+
+def test_what_is_released_by_force_stays_so_once_the_pod_is_gone(machine: Machine) -> None:
+    """Its namespace lingers, and somebody answers for its being dead (R8): the next pod is not to wait for it."""
+    mine = machine.attach(machine.world.start(WEB, 0), "c1")
+    machine.world.start(WEB, 0, node="n2")
+    forced = machine.elsewhere.replace(
+        msgspec.structs.replace(mine, phase=Phase.RETAINED, holder=None), cause="released by force by me"
+    )
+    machine.look()
+    assert (machine.stored(), machine.told(), machine.repairs) == (forced, [], [])
+    machine.store.replace(msgspec.structs.replace(mine, phase=Phase.RETAINED, holder=None), cause="DEL")
+    machine.store.deliver()
+    assert (machine.stored(), machine.claims.all()) == (forced, ())
 
 
 def test_a_claim_on_paper_gives_way_to_an_interface_that_is_up(machine: Machine) -> None:
@@ -244,6 +258,19 @@ def test_a_holder_is_gone_when_its_namespace_and_its_pod_are(machine: Machine) -
     assert found is not None
     assert (found.phase, found.slot.owner) == (Phase.RETAINED, Replica(WEB, 0))
     assert machine.repairs == ["released"]
+
+
+def test_a_static_pod_is_known_by_its_hash(machine: Machine) -> None:
+    """The API server's copy of it has a UID of its own."""
+    pod = machine.world.start_stranger("static")
+    machine.attach(msgspec.structs.replace(pod, uid="hash"), "c1", owner=PodOwner("ns", "static", "hash"))
+    machine.world.pods[pod.ref] = msgspec.structs.replace(pod, annotations={"kubernetes.io/config.hash": "hash"})
+    machine.namespaces.clear()
+    machine.look()
+    assert held_by(machine.store.get("", A1)) == "c1"
+    del machine.world.pods[pod.ref]
+    machine.look()
+    assert machine.stored() is None
 
 
 def test_a_pod_that_finished_lets_go_with_its_namespace(machine: Machine) -> None:

@@ -177,7 +177,9 @@ class Holding:
                 self._contested.pop(claim.place, None)
                 self._claims.swap(claim, msgspec.structs.replace(claim, allocation=present))
             case Restore(over, why):
-                self._restore(claim, over, why)
+                # Without its pod, only force can have taken it: whoever has used that is answerable (R8).
+                if not self._facts(claim.allocation, holder, netns_exists=True).pod_gone:
+                    self._restore(claim, over, why)
             case Contested(by):
                 self._report_conflict(claim, by)
 
@@ -259,18 +261,21 @@ class Holding:
         """Why a holder whose namespace is gone is proven gone; None while it is not, or another namespace of this node
         has its address by what ADD has left here.
         """
-        owner = allocation.slot.owner
-        facts = HolderFacts(netns_exists=False)
-        if not isinstance(owner, ContainerOwner):
-            if not holder.pod_uid:
-                return None
-            pod = self._cluster.pod_now(_pod_of(owner))
-            gone = pod is None or pod.uid != holder.pod_uid
-            facts = HolderFacts(netns_exists=False, pod_gone=gone, pod_finished=pod is not None and pod.finished)
-        outcome = decide_bound(allocation, facts)
+        outcome = decide_bound(allocation, self._facts(allocation, holder, netns_exists=False))
         if not isinstance(outcome, LetGo) or allocation.address in self._recorded():
             return None
         return outcome.cause
+
+    def _facts(self, allocation: Allocation, holder: Holder, *, netns_exists: bool) -> HolderFacts:
+        """With the API server's own word on the holder's pod, where there is one and its UID is known."""
+        owner = allocation.slot.owner
+        if isinstance(owner, ContainerOwner) or not holder.pod_uid:
+            return HolderFacts(netns_exists=netns_exists)
+        pod = self._cluster.pod_now(_pod_of(owner))
+        gone = pod is None or not pod.is_known_as(holder.pod_uid)
+        return HolderFacts(
+            netns_exists=netns_exists, pod_gone=gone, pod_finished=pod is not None and not gone and pod.finished
+        )
 
     # --- telling ---
 

@@ -10,6 +10,8 @@ import msgspec
 from homeport.ipam.identities import Workload
 from homeport.model.names import PodRef
 
+_STATIC_HASH = "kubernetes.io/config.hash"
+
 
 class OwnerReference(msgspec.Struct, frozen=True, kw_only=True):
     """metadata.ownerReferences, one entry."""
@@ -32,6 +34,12 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     annotations: Mapping[str, str] = {}
     deleting: bool = False
+
+    def is_known_as(self, uid: str) -> bool:
+        """Whether runtimes call it so: a static pod is known to them by a hash, which the API server's copy of it
+        carries as an annotation.
+        """
+        return uid in (self.uid, self.annotations.get(_STATIC_HASH))
 
     @property
     def finished(self) -> bool:

@@ -324,5 +324,4 @@ def _is_owner(pod: Pod, workload: Workload) -> bool:
 
 
 def _is_of(pod: Pod, uid: str) -> bool:
-    """A static pod is known to runtimes by a hash, which the API server's copy of it carries as an annotation."""
-    return uid in ("", pod.uid, pod.annotations.get("kubernetes.io/config.hash"))
+    return not uid or pod.is_known_as(uid)
