@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_address
 
 import msgspec
 import pytest
 from tests.stand_ins import START
-from tests.stand_ins_objects import MemoryObjects, MemoryServer
+from tests.stand_ins_objects import Call, Fate, MemoryObjects, MemoryServer
 from tests.stand_ins_whereabouts import StorageEngineError, WhereaboutsNode, reconcile
 
 from homeport.ipam.allocations import Allocation, Phase, released
@@ -127,6 +128,7 @@ class World:
         self.scope = scope
         self.used: dict[IPAddress, str] = {}
         self.shared: list[str] = []
+        self.losing: list[MemoryObjects] = []
 
     def client(self, *, dies_after: int | None = None) -> MemoryObjects:
         objects = MemoryObjects(self.server)
@@ -137,6 +139,25 @@ class World:
             self.turns.take()
 
         objects.on_call = turn
+        return objects
+
+    def losing_client(self) -> MemoryObjects:
+        """One request in eight gets no answer: it was never done, or was done, or is done at a later request's turn."""
+        objects = self.client()
+        turn = objects.on_call
+
+        def late(call: Call) -> None:
+            turn(call)
+            if self.random.random() < 0.2:
+                objects.land(1)
+
+        def fate(call: Call) -> Fate:
+            if call.verb in ("get", "list") or self.random.random() > 0.12:
+                return "done"
+            return self.random.choice(("before", "after", "later"))
+
+        objects.on_call, objects.fate = late, fate
+        self.losing.append(objects)
         return objects
 
     def use(self, address: IPAddress, who: str) -> None:
@@ -160,11 +181,22 @@ class World:
         return live
 
     def our_pod(
-        self, owner: Owner, *, leaves: bool = False, again: bool = False, dies_after: int | None = None
+        self,
+        owner: Owner,
+        *,
+        leaves: bool = False,
+        again: bool = False,
+        dies_after: int | None = None,
+        losing: bool = False,
     ) -> Callable[[], None]:
-        store = CoexistingStore(self.inner, self.client(dies_after=dies_after))
+        client = self.losing_client() if losing else self.client(dies_after=dies_after)
+        store = CoexistingStore(self.inner, client)
 
         def live() -> None:
+            with suppress(TryAgainLater):
+                live_on()
+
+        def live_on() -> None:
             held = attach(self, store, owner, "1")
             if held is None or not leaves:
                 return
@@ -336,6 +368,24 @@ def test_a_node_of_ours_that_dies_at_any_request_leaves_a_leak_at_most(seed: int
     actors += [("h9", world.our_pod(pod(9)))]
     world.turns.play(actors)
     world.come_back()
+    world.require_consistent()
+    world.require_nothing_lost()
+
+
+@pytest.mark.parametrize("seed", range(ORDERS))
+def test_requests_without_an_answer(seed: int) -> None:
+    """What a claim was not told of is not used before it is confirmed; what comes late takes nothing from anybody."""
+    world = World(seed)
+    made_pool(MemoryObjects(world.server))
+    actors = [(f"w{n}", world.whereabouts_pod(n, leaves=n == 0)) for n in range(3)]
+    actors += [(f"h{n}", world.our_pod(pod(n), leaves=n < 2, losing=True)) for n in range(4)]
+    world.turns.play(actors)
+    assert not world.shared, world.shared
+    world.come_back()
+    for client in world.losing:
+        client.land()
+    kept = CoexistenceKeeper(world.quiet()).keep()
+    assert kept.contested == ()
     world.require_consistent()
     world.require_nothing_lost()
 
