@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from homeport.runtime.explaining import HolderStory, InterfaceStory, RangeStory, Story
 
 _WIDTH = 11  # of a fact's name
-_LAST = 3  # events that are shown
+_LAST = 5  # events that are shown
 
 
 def explain(
@@ -53,7 +53,8 @@ def explain(
         if source.cluster is None or source.find is None:
             raise _pods_unknown(source, ref)
         story = explaining.explain(ref, source.store, source.cluster, source.find, source.find_claim)
-        now, said = source.now(), source.events(ref)[-_LAST:]
+        by_reason = {event.reason: event for event in source.events(ref)}  # the last of each
+        now, said = source.now(), sorted(by_reason.values(), key=lambda event: event.at)[-_LAST:]
     shown = [i for i in story.interfaces if network in (None, i.slot.network, i.interface.definition)]
     if form in (Format.JSON, Format.YAML):
         typer.echo((output.json if form is Format.JSON else output.yaml)(_value(story, shown, said, now)))
