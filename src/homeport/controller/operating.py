@@ -105,7 +105,7 @@ class Term:
         )
         self._ledger = LedgerKeeper(tools.objects, clock, tools.reporter, keeping=tools.keeping, wake=self.agenda.wake)
         self._ranges = RangeBook(tools.objects, clock, tools.reporter, self.agenda.wake)
-        self._slots = SlotKeeper(tools.objects, self.cache, clock, tools.reporter)
+        self._slots = SlotKeeper(tools.objects, self.cache, clock, tools.reporter, self.agenda.wake)
         self._watches = Watches(
             tools.objects,
             agenda=self.agenda,

@@ -1,4 +1,4 @@
-"""IPSlots that are of no use any more are removed; what one lacks is added. I/O: `ports.Objects`.
+"""IPSlots that are of no use any more are removed; what is missing of one is put right. I/O: `ports.Objects`.
 
 A node writes a replica's IPSlot before it claims what that names, so one without allocations may be about to get some.
 It goes when it has stayed the same for ten minutes of our own watching, by a removal of exactly that version; and
@@ -8,6 +8,7 @@ whoever relies on one writes it first (docs/protocol.md, P6). It never lacks a p
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -24,7 +25,6 @@ from homeport.stores.kubernetes.slots import SlotRecord, decode_slot, slot_body,
 from homeport.stores.kubernetes.wire import decode
 
 UNUSED_SECONDS = 600.0
-SCAN_SECONDS = 6 * 3600.0
 _AT_ONCE = 50
 
 
@@ -36,17 +36,20 @@ class _Unused(msgspec.Struct, frozen=True):
 
 
 class SlotKeeper:
-    """`noted` is for the watch's thread, the rest for the controller's."""
+    """To be stepped once all allocations are known. `noted` is for their watch's thread, `step` for the worker's."""
 
-    def __init__(self, objects: Objects, cache: AllocationCache, clock: Clock, reporter: Reporter) -> None:
+    def __init__(
+        self, objects: Objects, cache: AllocationCache, clock: Clock, reporter: Reporter, wake: Callable[[], None]
+    ) -> None:
         self._objects, self._cache, self._clock, self._reporter = objects, cache, clock, reporter
+        self._wake = wake
         self._lock = threading.Lock()
         self._unused: dict[str, _Unused] = {}
-        self._lacking: dict[str, Slot] = {}
-        self._scanned_names: set[str] = set()
-        self._scan: Watching | None = None
-        self._scan_ended = threading.Event()
-        self._scanned_at: float | None = None
+        self._lacking: dict[Slot, None] = {}
+        self._watch: Watching | None = None
+        self._seen: set[str] | None = set()  # the names in the first list, until they are compared
+        self._listed = False
+        self._vanished: set[str] = set()  # names whose slots are not known
 
     def noted(self, before: Allocation | None, after: Allocation | None) -> None:
         """A change of one allocation."""
@@ -59,56 +62,42 @@ class SlotKeeper:
             if was is not None and not self._cache.of_slot(was):
                 self._unused.setdefault(names.slot_name(was), _Unused("", self._clock.monotonic()))
 
-    def due_in(self) -> float:
-        """Seconds until there is something to look at."""
-        now = self._clock.monotonic()
+    def due_in(self) -> float | None:
+        """Seconds until there is something to look at; None when there is nothing."""
         with self._lock:
-            if self._lacking:
+            if self._watch is None or self._lacking or self._vanished or (self._listed and self._seen is not None):
                 return 0.0
             oldest = min((u.since for u in self._unused.values()), default=None)
-        until_scan = 0.0 if self._scanned_at is None else self._scanned_at + SCAN_SECONDS - now
-        return max(0.0, until_scan if oldest is None else min(until_scan, oldest + UNUSED_SECONDS - now))
+        return None if oldest is None else max(0.0, oldest + UNUSED_SECONDS - self._clock.monotonic())
 
     def step(self) -> None:
-        """Scans when it is time, and looks at what is due. Raises what the API server raises."""
-        now = self._clock.monotonic()
-        if self._scan is not None and self._scan_ended.is_set():
-            self.stop()
-        if self._scanned_at is None or now - self._scanned_at >= SCAN_SECONDS:
-            self._scanned_at = now
-            self.stop()
-            self._scan_ended.clear()
-            self._scanned_names = set()
-            # A watch tells page by page what a list would hold all at once; it ends with its first list.
-            self._scan = self._objects.watch(
-                IPSLOTS, on_change=self._scanned, on_gone=lambda _: None, on_listed=lambda _: self._end_scan()
+        """Looks at what is due. Raises what the API server raises."""
+        if self._watch is None:
+            self._watch = self._objects.watch(
+                IPSLOTS, on_change=self._stored, on_gone=self._gone, on_listed=self._told_all
             )
+        self._find_missing()
+        now = self._clock.monotonic()
         with self._lock:
-            lacking = list(self._lacking.items())[:_AT_ONCE]
+            lacking = list(self._lacking)[:_AT_ONCE]
             due = [name for name, unused in self._unused.items() if now - unused.since >= UNUSED_SECONDS][:_AT_ONCE]
-        for name, slot in lacking:
-            self._complete(name, slot)
+        for slot in lacking:
+            self._complete(slot)
             with self._lock:
-                self._lacking.pop(name, None)
+                self._lacking.pop(slot, None)
         for name in due:
             self._remove(name, now)
 
     def stop(self) -> None:
-        """Ends a scan that is under way."""
-        scan, self._scan = self._scan, None
-        if scan is not None:
-            scan.stop()
+        if self._watch is not None:
+            self._watch.stop()
 
-    def _end_scan(self) -> None:
-        """Of the slots that have allocations, those without any record lack one: somebody has deleted it."""
-        replicas = filter(None, (_replica_slot(allocation) for _, allocation in self._cache.items()))
-        missing = {names.slot_name(slot): slot for slot in replicas}
+    # --- what the watch tells ---
+
+    def _stored(self, stored: ApiObject) -> None:
         with self._lock:
-            self._lacking |= {name: slot for name, slot in missing.items() if name not in self._scanned_names}
-        self._scan_ended.set()
-
-    def _scanned(self, stored: ApiObject) -> None:
-        self._scanned_names.add(stored.name)
+            if self._seen is not None:
+                self._seen.add(stored.name)
         try:
             record = decode_slot(stored)
         except DecodeFailure as e:
@@ -119,25 +108,63 @@ class SlotKeeper:
             if held:
                 self._unused.pop(stored.name, None)
                 if any((a.scope, a.address) not in record.places for a in held):
-                    self._lacking[stored.name] = record.slot
+                    self._lacking[record.slot] = None
             elif self._unused.get(stored.name, _Unused("", 0.0)).version != stored.version:
                 self._unused[stored.name] = _Unused(stored.version, self._clock.monotonic())
+            to_do = bool(self._lacking)
+        if to_do:
+            self._wake()
 
-    def _complete(self, name: str, slot: Slot) -> None:
+    def _gone(self, stored: ApiObject) -> None:
+        """By our own hand, or somebody's who may not have known what it is for."""
+        try:
+            slot = decode_slot(stored).slot if stored.body else None
+        except DecodeFailure:
+            slot = None
+        with self._lock:
+            self._unused.pop(stored.name, None)
+            if slot is None:
+                self._vanished.add(stored.name)
+            elif self._cache.of_slot(slot):
+                self._lacking[slot] = None
+        self._wake()
+
+    def _told_all(self, _version: str) -> None:
+        self._listed = True
+        self._wake()
+
+    # --- what is put right ---
+
+    def _find_missing(self) -> None:
+        """Every slot of a replica that has allocations has a record."""
+        with self._lock:
+            vanished, self._vanished = self._vanished, set()
+            seen = None
+            if self._listed:
+                seen, self._seen = self._seen, None
+        if seen is None and not vanished:
+            return
+        for slot in {a.slot for _, a in self._cache.items() if isinstance(a.slot.owner, Replica)}:
+            name = names.slot_name(slot)
+            if name in vanished or (seen is not None and name not in seen):
+                with self._lock:
+                    self._lacking[slot] = None
+
+    def _complete(self, slot: Slot) -> None:
         """Adds what the record lacks, of what the caches say now; a place too many does no harm."""
-        stored = self._objects.get(IPSLOTS, name)
-        record = SlotRecord(slot=slot, places=()) if stored is None else decode_slot(stored)
+        stored = self._objects.get(IPSLOTS, names.slot_name(slot))
+        record = decode_slot(stored) if stored is not None else SlotRecord(slot=slot, places=())
         whole = record
         for allocation in self._cache.of_slot(slot):
             if (allocation.scope, allocation.address) not in whole.places:
                 whole = with_place(whole, (allocation.scope, allocation.address))
         if whole == record:
             return
-        with suppress(ObjectChanged, ObjectExists):  # its node is at work on it; the next scan looks again
+        with suppress(ObjectChanged, ObjectExists):  # its node is at work on it, and names what it claims itself
             if stored is None:
                 self._objects.create(IPSLOTS, slot_body(whole))
             else:
-                self._objects.patch(IPSLOTS, name, slot_body(whole), version=record.version)
+                self._objects.patch(IPSLOTS, stored.name, slot_body(whole), version=stored.version)
 
     def _remove(self, name: str, now: float) -> None:
         """Removes it if it is of the version that was seen ten minutes ago, and every place it names is not its own."""

@@ -6,7 +6,6 @@ import pytest
 from tests.unit.controller.stages import Actor, Stage
 
 from homeport.controller.resources import PODS, STATEFUL_SETS
-from homeport.controller.slots import SCAN_SECONDS
 from homeport.ipam.identities import Replica
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPSLOTS
 from homeport.stores.kubernetes.slots import decode_slot, slot_body, with_place
@@ -69,7 +68,7 @@ def test_one_that_is_written_meanwhile_stays(stage: Stage) -> None:
 def test_one_whose_slot_has_an_address_stays(stage: Stage) -> None:
     stage.bind(Replica(stage.workload("web", 1), 0), 1)
     actor = stage.actor()
-    actor.work(2 * SCAN_SECONDS)
+    actor.work(2000.0)
     assert slots(stage) == ["web-0"]
 
 
@@ -98,3 +97,21 @@ def test_one_that_lacks_a_place_of_its_slot_gets_it(stage: Stage) -> None:
     stage.actor().work()
     (stored,) = stage.people.list(IPSLOTS)
     assert [str(address) for _, address in decode_slot(stored).places] == ["10.0.0.200", "10.0.0.1"]
+
+
+@pytest.mark.parametrize("when", ["before", "while it watches", "while it is cut off"])
+def test_one_that_was_deleted_by_hand_is_written_again(stage: Stage, when: str) -> None:
+    """R2: nothing else says where the replica has its addresses."""
+    stage.bind(Replica(stage.workload("web", 1), 0), 1)
+    actor = stage.actor()
+    if when != "before":
+        actor.work()
+    actor.objects.reachable = when != "while it is cut off"
+    (stored,) = stage.people.list(IPSLOTS)
+    stage.people.delete(IPSLOTS, stored.name)
+    if not actor.objects.reachable:
+        stage.server.compact()
+        actor.objects.reachable = True
+    actor.work()
+    (again,) = stage.people.list(IPSLOTS)
+    assert (again.name, decode_slot(again).places) == (stored.name, decode_slot(stored).places)
