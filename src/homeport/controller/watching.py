@@ -139,8 +139,12 @@ class Watches:
             self._ledger.changed(before, record)
             self._noted(before, record.allocation)
         self._agenda.add_allocations([found.name])
-        if record.allocation.phase is Phase.BOUND and (before is None or before.phase is not Phase.BOUND):
-            self._agenda.add_allocations(self._others_of(record.allocation))
+        after = record.allocation
+        if after.phase is Phase.BOUND and (before is None or before.phase is not Phase.BOUND):
+            self._agenda.add_allocations(self._others_of(after))
+        if after.phase is Phase.RESERVED and after.slot.workload is not None:
+            # Whoever reserved it may have died since, and the map may have changed before this was told.
+            self._agenda.add_workloads([after.slot.workload])
 
     def _others_of(self, taken_up: Allocation) -> Iterator[str]:
         """What the slot kept before, and may need no more now that it has something in use (E17)."""

@@ -86,16 +86,9 @@ class Observed(Cluster):
 
     def in_all_namespaces(self) -> list[str]:
         """Every address that some namespace of this test's pods has, on any node, as often as it is there."""
-        found: list[str] = []
-        for sandbox in (s for node in self.nodes.values() for s in node.runtime.sandboxes()):
-            if sandbox.namespace == self.namespace and sandbox.exists:
-                try:
-                    links = ip_json(sandbox.netns, "address")
-                except subprocess.CalledProcessError:
-                    assert not sandbox.exists
-                    continue  # it went meanwhile
-                found += [address for addresses in global_addresses(links).values() for address in addresses]
-        return sorted(found)
+        sandboxes = [s for node in self.nodes.values() for s in node.runtime.sandboxes()]
+        found = [look(sandbox) for sandbox in sandboxes if sandbox.namespace == self.namespace]
+        return sorted(address for interfaces in found for addresses in interfaces.values() for address in addresses)
 
     def await_settled(self, *pods: str) -> None:
         """Until no IPv6 address of these pods is being tried any more (RFC 4862 §5.4)."""
@@ -231,6 +224,16 @@ class Observed(Cluster):
         self.await_phase("Bound", flat(self.kernel()))
         there = self.in_all_namespaces()
         assert len(there) == len(set(there)), f"twice: {there}"
+
+
+def look(sandbox: Sandbox) -> Addresses:
+    """What the kernel says is in it now; nothing where it is gone. One that is being removed is waited for."""
+    while sandbox.exists:
+        try:
+            return global_addresses(ip_json(sandbox.netns, "address"))
+        except subprocess.CalledProcessError:
+            continue
+    return {}
 
 
 def global_addresses(links: Sequence[Json]) -> dict[str, tuple[str, ...]]:
