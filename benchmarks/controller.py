@@ -123,12 +123,16 @@ def _start(watched: Watched, figures: Figures) -> float:
 
 def _rest(watched: Watched, figures: Figures, seconds: float) -> None:
     """Nothing happens. A full pass costs as much CPU as it takes time, or less."""
-    before, until = watched.cpu_seconds(), time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        time.sleep(left)
-    figures.idle_percent = (watched.cpu_seconds() - before) / seconds * 100
+    watched.wait(lambda: _cpu_percent(watched, 2.0) < 5, "it has come to rest")
+    figures.idle_percent = _cpu_percent(watched, seconds)
     figures.idle_with_passes_percent = figures.idle_percent + figures.full_pass_seconds / 300 * 100
     figures.resident_mib = watched.memory_mib("VmRSS")
+
+
+def _cpu_percent(watched: Watched, seconds: float) -> float:
+    before = watched.cpu_seconds()
+    time.sleep(seconds)
+    return (watched.cpu_seconds() - before) / seconds * 100
 
 
 def _release(watched: Watched, admin: Api, figures: Figures) -> None:
