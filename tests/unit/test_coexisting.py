@@ -153,6 +153,28 @@ def test_a_release_gives_the_address_back(cluster: Cluster) -> None:
     assert theirs.add("w2", "shop/old-2") == [ip_address("10.0.0.2")]
 
 
+def test_what_a_claim_costs(cluster: Cluster) -> None:
+    """docs/migration.md says so: beside our own store's requests."""
+    cluster.whereabouts(RANGE).add("w1", "shop/old-1")
+    cluster.objects.calls.clear()
+    bound = cluster.store.create(allocation("10.0.0.2"), cause="test")
+    assert [(c.verb, c.resource.plural[:2]) for c in cluster.objects.calls] == [
+        ("list", "ip"),
+        ("patch_json", "ip"),
+        ("create", "ov"),
+        ("list", "ip"),
+        ("get", "ov"),
+    ]
+    left = released(bound, at=START + timedelta(hours=1))
+    assert left is not None
+    cluster.objects.calls.clear()
+    retained = cluster.store.replace(left, cause="DEL")
+    assert [c.verb for c in cluster.objects.calls] == ["list", "patch_json", "create", "get", "patch"]
+    cluster.objects.calls.clear()
+    cluster.store.delete(retained, cause="test")
+    assert [c.verb for c in cluster.objects.calls] == ["list", "patch_json", "get", "delete"]
+
+
 # --- what they have ---
 
 
