@@ -24,6 +24,7 @@ from homeport.host.files import LocalFiles
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import NodeState, OwnerReference, Pod, WorkloadState
 from homeport.kube import configs
+from homeport.kube.asking import DEADLINE_SECONDS
 from homeport.kube.objects import KubernetesObjects
 from homeport.model.errors import CniError
 from homeport.model.names import PodRef
@@ -35,6 +36,7 @@ from homeport.wiring import build_shells
 
 RANGE = "10.64.0.0/15"
 OURS, LEASED = "ours", "Whereabouts' requests"
+PATIENT = 60.0  # seconds that Whereabouts' client would wait for one answer
 SECONDS = 40.0  # for a share of many addresses
 WEB = Workload("bench", "StatefulSet", "web")
 
@@ -70,10 +72,18 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 class Claimant:
     """One node's IPAM plugin over its store in the cluster."""
 
-    def __init__(self, kubeconfig: Path, node: str, folder: Path, range_: str = RANGE) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        node: str,
+        folder: Path,
+        range_: str = RANGE,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> None:
         config = configs.load(str(kubeconfig), {}, LocalFiles())
         assert config is not None
-        self.objects = KubernetesObjects.connect(config)
+        self.objects = KubernetesObjects.connect(config, deadline_seconds=deadline_seconds)
         self.remote = KubernetesStore(self.objects)
         self.remote.start()
         self.store = NodeStore(self.remote, Claims(folder / f"{node}.db"), node=node)
@@ -144,7 +154,8 @@ def _share(claimant: Claimant, node: str, count: int, who: str, range_: str) -> 
 def main() -> None:
     kubeconfig, node, count, who, range_ = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="hpb-") as folder:
-        claimant = Claimant(Path(kubeconfig), node, Path(folder), range_)
+        patience = DEADLINE_SECONDS if who == OURS else PATIENT
+        claimant = Claimant(Path(kubeconfig), node, Path(folder), range_, deadline_seconds=patience)
         claimant.remote.get("", ip_address("10.64.0.1"))  # connects
         print("ready", flush=True)
         sys.stdin.readline()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from benchmarks.claimant import LEASED, OURS, RANGE, Claimant, Share
+from benchmarks.claimant import LEASED, OURS, PATIENT, RANGE, Claimant, Share
 from benchmarks.leased import LeasedNode, pool_object
 from benchmarks.measuring import Figure, Samples, figures, timed
 
@@ -83,7 +83,7 @@ def measure(folder: Path, *, rounds: int, levels: Sequence[int], pods: int) -> C
             admin.wait_established(crd["metadata"]["name"])
         crowds = _crowds(plane, admin, folder, pods)
         ours = Claimant(plane.kubeconfig(node_user(NODES[0])), NODES[0], folder)
-        other = Claimant(plane.kubeconfig(_LEASED_USER), _LEASED_USER, folder)
+        other = Claimant(plane.kubeconfig(_LEASED_USER), _LEASED_USER, folder, deadline_seconds=PATIENT)
         leased = LeasedNode(other.objects, RANGE, _LEASED_USER)
         acts = _acts(ours, leased)
         samples: Samples = {}

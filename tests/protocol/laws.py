@@ -41,6 +41,7 @@ class Laws:
         self._wanted_since: dict[Replica, int] = {}
         self._operators: set[int] = set()  # versions that an operator's acts made
         self._hurt: set[IPAddress] = set()  # an operator deleted their allocations: two may use them since
+        self._forced: set[IPAddress] = set()  # passed on by R8 since a node's object was removed: an operator's word
         self.answers = 0
 
     def check(self) -> None:
@@ -94,7 +95,11 @@ class Laws:
                 del self._kept[kept]
         if change.version in self._operators:
             return
+        if before.holder is not None and _said(change) == f"node {before.holder.node} is gone":
+            self._forced.add(before.address)
         for address, container in self._simulation.users():
+            if address in self._forced:
+                continue
             if address == before.address and _is_good(before, container) and not _is_good(after, container):
                 raise Broken(f"R12: {address} was taken from {container.name} while it uses it: {_said(change)}")
         if after is None and isinstance(before.slot.owner, Replica):
@@ -128,7 +133,7 @@ class Laws:
         stored = self.stored()
         for address, container in users.items():
             present = stored.get(address)
-            if address in self._hurt:
+            if address in self._hurt | self._forced:
                 continue  # made again by its node, unless that has lost its claims, or a stranger was faster
             if self._simulation.nodes[container.node].is_forgetful and _is_good(present, container):
                 continue  # bound locally, and then the node lost its claims: P15

@@ -12,12 +12,16 @@ import pytest
 from tests.protocol.machines import SimCluster
 from tests.stand_ins_objects import MemoryObjects
 
+from homeport.cni.invocations import Attachment
+from homeport.cni.netconfs import NetConf
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Slot
 from homeport.ipam.objects import Pod
+from homeport.model.addresses import IPAddress, MacAddress
 from homeport.model.errors import TryAgainLater
 from homeport.model.names import PodRef
-from homeport.ports import ApiObject, ObjectExists, Place, Resource
+from homeport.plugins import claiming
+from homeport.ports import ApiObject, ObjectExists, Place, Resource, Shells
 from homeport.stores import nodes
 from homeport.stores.claims import HeldClaim, is_same_pod
 from homeport.stores.kubernetes.recording import SlotRecords
@@ -107,3 +111,12 @@ def take_ones_own_rows_for_all(patch: pytest.MonkeyPatch) -> None:
         return found
 
     patch.setattr(nodes.NodeStore, "of_slot", sure)
+
+
+def bind_locally_without_a_probe(patch: pytest.MonkeyPatch) -> None:
+    """P11: what the node could not ask the API server, it does not ask the network either."""
+
+    def nobody(address: IPAddress, conf: NetConf, attachment: Attachment, shells: Shells) -> MacAddress | None:
+        return None
+
+    patch.setattr(claiming, "stranger_at", nobody)

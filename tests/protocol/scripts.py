@@ -201,6 +201,22 @@ def outage_between_two_sandboxes_of_a_stranger(director: Director) -> None:
     director.do(director.attach(director.world.start_stranger("y", node="n2")))
 
 
+def passed_on_while_cut_off(director: Director) -> None:
+    """P11: the node's object is removed while it is away, so that its address goes to another; it makes a sandbox; it
+    comes back.
+    """
+    pod = director.world.start_stranger("x", node="n1")
+    director.calmly(
+        director.attach(pod), director.cut_off("n1"), director.stop_sandbox(pod), director.force_delete(pod)
+    )
+    state = director.world.nodes.pop("n1")
+    director.do(director.reconcile(0))
+    director.do(director.attach(director.world.start_stranger("y", node="n2")))
+    director.do(director.attach(pod))
+    director.world.nodes["n1"] = state
+    director.do(director.reconnect("n1"))
+
+
 def replica_moves_and_comes_back(director: Director) -> None:
     """P12, P13: the first node has an old row, and an old DEL to deliver."""
     web = director.world.scale("a", 1)
@@ -258,6 +274,7 @@ SCRIPTS: tuple[Script, ...] = (
     orphan,
     outage_between_two_sandboxes,
     outage_between_two_sandboxes_of_a_stranger,
+    passed_on_while_cut_off,
     replica_moves_and_comes_back,
     release_races_a_return,
     two_controllers,

@@ -20,6 +20,7 @@ CASES: tuple[tuple[Mutate, Script, int, int, str], ...] = (
     (mutations.trust_the_hint, scripts.two_claim_at_once, 1, 0, "R12"),
     (mutations.free_on_an_error, scripts.orphan, 0, 1, "R12"),
     (mutations.take_back_a_release_that_was_sent, scripts.outage_between_two_sandboxes, 0, 1, "R1"),
+    (mutations.bind_locally_without_a_probe, scripts.passed_on_while_cut_off, 0, 1, "R1"),
     (mutations.take_ones_own_rows_for_all, scripts.one_of_two_releases_is_delivered, 0, 2, "R2"),
 )
 
