@@ -8,7 +8,7 @@ anything disagrees, it is a conflict, and a person decides.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -16,9 +16,9 @@ import msgspec
 from homeport.cni import documents
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Holder, Owner, PodOwner, Replica, Slot, Workload
-from homeport.ipam.objects import Pod
-from homeport.ipam.policies import retention_for
-from homeport.ipam.pools import Pool
+from homeport.ipam.objects import Pod, WorkloadState
+from homeport.ipam.policies import Policy, retention_for
+from homeport.ipam.pools import PoolRange
 from homeport.ipam.replicas import replica_of
 from homeport.ipam.whereabouts import (
     ForeignPool,
@@ -57,6 +57,32 @@ class Use(msgspec.Struct, frozen=True):
     mac: MacAddress | None
 
 
+class _Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry, and what is known of it so far. `networks` are those that give out of its pool; at least one."""
+
+    facts: Facts
+    address: IPAddress
+    entry: PoolEntry
+    networks: tuple[Network, ...]
+    scope: str
+    origin: Origin
+
+    @property
+    def names(self) -> str:
+        return ", ".join(n.definition for n in self.networks)
+
+    def imported(self, slot: Slot, holder: Holder | None, why: str) -> Import:
+        allocation = Allocation(
+            scope=self.scope,
+            address=self.address,
+            slot=slot,
+            phase=Phase.BOUND if holder is not None else Phase.RETAINED,
+            holder=holder,
+            since=self.facts.now,
+        )
+        return Import(allocation=allocation, origin=self.origin, why=why)
+
+
 def plan(facts: Facts, extent: Extent) -> Plan:
     """The whole plan; the same facts give the same."""
     found: list[Found] = [
@@ -67,8 +93,13 @@ def plan(facts: Facts, extent: Extent) -> Plan:
     found += _of_reservations(facts)
     imports = sorted((f for f in found if isinstance(f, Import)), key=_order)
     agreed, clashes = _without_clashes(imports, facts)
-    taken = [i for i in agreed if extent.covers(i.allocation) or i.known is not None]
-    left = [_left(i) for i in agreed if i not in taken]
+    taken: list[Import] = []
+    left: list[Skipped] = []
+    for one in agreed:
+        if extent.covers(one.allocation) or one.known is not None:
+            taken.append(one)
+        else:
+            left.append(_skipped(one, Reason.LEFT, one.why))
     skipped = [*(f for f in found if isinstance(f, Skipped)), *clashes, *left]
     return Plan(imports=tuple(taken), skipped=tuple(skipped))
 
@@ -78,124 +109,90 @@ def _of_pool(pool: ForeignPool, facts: Facts) -> Iterator[Found]:
     for key in pool.unreadable:
         told = f'found key "{key}", which Whereabouts itself does not read, expected a number'
         yield Skipped(reason=Reason.CONFLICT, where=where, told=told)
+    networks = _networks_of(pool, facts)
     for address, entry in pool.entries.items():
         if is_ours(entry):
             continue
         try:
-            yield _of_entry(pool, address, entry, facts)
+            yield _of_entry(pool, address, entry, networks, facts)
         except Doubt as e:
             yield Skipped(reason=Reason.CONFLICT, where=where, told=str(e), address=address)
 
 
-def _of_entry(pool: ForeignPool, address: IPAddress, entry: PoolEntry, facts: Facts) -> Found:
+def _of_entry(
+    pool: ForeignPool, address: IPAddress, entry: PoolEntry, networks: tuple[Network, ...], facts: Facts
+) -> Found:
     namespace, slash, name = entry.podref.partition("/")
     if not (namespace and slash and name) or "/" in name or not entry.id:
         raise Doubt(f"found {documents.shown(entry.raw)}, expected a container ID and the pod's NAMESPACE/NAME")
-    networks = _networks_of(pool, address, facts)
-    scopes = {_scope_of(n, pool, address) for n in networks}
     if not networks:
         raise Doubt(f"no NetworkAttachmentDefinition has this range; the entry is of pod {entry.podref}")
+    scopes = {_scope_of(n, pool, address) for n in networks}
     if len(scopes) > 1:
         names = ", ".join(n.definition for n in networks)
         raise Doubt(f"the networks {names} disagree on enable_overlapping_ranges, which says what it is unique in")
     if any(address == r.gateway for n in networks for r in n.pool.plain_ranges):
         raise Doubt(f"pod {entry.podref} has the gateway's address, which Homeport gives to nobody")
     scope, ref = scopes.pop(), PodRef(namespace, name)
-    origin = _origin(pool, address, entry, scope, facts)
+    case = _Case(
+        facts=facts,
+        address=address,
+        entry=entry,
+        networks=networks,
+        scope=scope,
+        origin=_origin(pool, address, entry, scope, facts),
+    )
     pod = facts.pods.get(ref)
-    if pod is None or pod.finished:
-        return _of_no_pod(ref, pod, address, scope, networks, entry, origin, facts)
-    use = _the_use(pod, address, entry)
-    network = next((n for n in networks if n.definition == use.definition), None)
+    return _of_pod(case, pod) if pod is not None and not pod.finished else _of_no_pod(case, ref, pod)
+
+
+def _of_pod(case: _Case, pod: Pod) -> Import:
+    use = _the_use(pod, case.address, case.entry)
+    network = next((n for n in case.networks if n.definition == use.definition), None)
     if network is None:
-        names = ", ".join(n.definition for n in networks)
-        raise Doubt(f"pod {ref} has it of network {use.definition}, but the pool is of {names}")
-    return _of_pod(pod, network, scope, address, entry, use, origin, facts)
-
-
-def _of_pod(
-    pod: Pod,
-    network: Network,
-    scope: str,
-    address: IPAddress,
-    entry: PoolEntry,
-    use: Use,
-    origin: Origin,
-    facts: Facts,
-) -> Import:
+        raise Doubt(f"pod {pod.ref} has it of network {use.definition}, but the pool is of {case.names}")
     policy = network.pool.policy
     replica = replica_of(pod, policy.kinds) if policy is not None else None
     owner: Owner = replica or PodOwner(pod.ref.namespace, pod.ref.name, pod.uid)
     holder = Holder(
-        container_id=entry.id, ifname=use.ifname, netns_path="", node=pod.node, pod_uid=pod.uid, mac=use.mac
-    )
-    allocation = Allocation(
-        scope=scope,
-        address=address,
-        slot=Slot(owner, network.pool.network, use.ifname),
-        phase=Phase.BOUND,
-        holder=holder,
-        mac=use.mac if replica is not None else None,
-        since=facts.now,
+        container_id=case.entry.id, ifname=use.ifname, netns_path="", node=pod.node, pod_uid=pod.uid, mac=use.mac
     )
     why = f"pod {pod.ref}{f' on node {pod.node}' if pod.node else ''} has it"
-    if replica is not None:
+    made = case.imported(Slot(owner, network.pool.network, use.ifname), holder, why)
+    if replica is None or policy is None:
+        return made
+    state = case.facts.workloads.get(replica.workload)
+    if state is None:  # it was deleted, and left its pods
         uid = pod.owner.uid if pod.owner is not None else ""
-        allocation = _kept(allocation, replica.workload, network.pool, pod.annotations, uid, facts)
-        why += "; kept for this replica"
-    return Import(allocation=allocation, origin=origin, why=why)
+        state = WorkloadState(workload=replica.workload, uid=uid, replicas=0, annotations=pod.annotations)
+    kept = msgspec.structs.replace(_kept(made.allocation, policy, state), mac=use.mac)
+    return msgspec.structs.replace(made, allocation=kept, why=f"{why}; kept for this replica")
 
 
-def _of_no_pod(
-    ref: PodRef,
-    pod: Pod | None,
-    address: IPAddress,
-    scope: str,
-    networks: Sequence[Network],
-    entry: PoolEntry,
-    origin: Origin,
-    facts: Facts,
-) -> Found:
+def _of_no_pod(case: _Case, ref: PodRef, pod: Pod | None) -> Found:
     """A replica that is wanted and just has no pod keeps the address; anybody else's is nobody's."""
     told = f"pod {ref} has finished" if pod is not None else f"there is no pod {ref}"
-    replica = _replica_named(ref, facts)
-    if replica is None or pod is not None or not entry.ifname:
-        return Skipped(reason=Reason.NO_POD, where=f'IPPool "{origin.pool}"', told=told, address=address)
-    sticky = [n for n in networks if n.pool.policy is not None]
+    replica = _replica_named(ref, case.facts)
+    if replica is None or pod is not None or not case.entry.ifname:
+        where = f'IPPool "{case.origin.pool}"'
+        return Skipped(reason=Reason.NO_POD, where=where, told=told, address=case.address)
+    sticky = [(n.pool, policy) for n in case.networks if (policy := n.pool.policy) is not None]
     if len(sticky) != 1:
-        names = ", ".join(n.definition for n in networks)
-        raise Doubt(f"{told}; replica {replica} may have it of one of {names}")
-    allocation = Allocation(
-        scope=scope,
-        address=address,
-        slot=Slot(replica, sticky[0].pool.network, entry.ifname),
-        phase=Phase.RETAINED,
-        since=facts.now,
-    )
-    state = facts.workloads[replica.workload]
-    allocation = _kept(allocation, replica.workload, sticky[0].pool, state.annotations, state.uid, facts)
-    return Import(allocation=allocation, origin=origin, why=f"{told} now; retained for replica {replica}")
+        raise Doubt(f"{told}; replica {replica} may have it of one of {case.names}")
+    pool, policy = sticky[0]
+    slot = Slot(replica, pool.network, case.entry.ifname)
+    made = case.imported(slot, None, f"{told} now; retained for replica {replica}")
+    kept = _kept(made.allocation, policy, case.facts.workloads[replica.workload])
+    return msgspec.structs.replace(made, allocation=kept)
 
 
-def _kept(
-    allocation: Allocation,
-    workload: Workload,
-    pool: Pool,
-    annotations: Mapping[str, str],
-    uid: str,
-    facts: Facts,
-) -> Allocation:
-    """With what its workload asks for."""
-    state, policy = facts.workloads.get(workload), pool.policy
-    if policy is None:
-        return allocation
+def _kept(allocation: Allocation, policy: Policy, state: WorkloadState) -> Allocation:
+    """A replica's, with what its workload asks for."""
     try:
-        retention = retention_for(policy, workload, state.annotations if state is not None else annotations)
+        retention = retention_for(policy, state.workload, state.annotations)
     except CniError as e:
         raise Doubt(e.msg) from e
-    return msgspec.structs.replace(
-        allocation, retention=retention, workload_uid=state.uid if state is not None else uid
-    )
+    return msgspec.structs.replace(allocation, retention=retention, workload_uid=state.uid)
 
 
 def _replica_named(ref: PodRef, facts: Facts) -> Replica | None:
@@ -208,19 +205,17 @@ def _replica_named(ref: PodRef, facts: Facts) -> Replica | None:
     return Replica(workload, int(ordinal)) if state.wants(int(ordinal)) and not state.deleting else None
 
 
-def _networks_of(pool: ForeignPool, address: IPAddress, facts: Facts) -> list[Network]:
+def _networks_of(pool: ForeignPool, facts: Facts) -> tuple[Network, ...]:
     """The networks that give out of this pool: one of their ranges is the pool's, or has the slice that it is of."""
-    found = []
-    for network in facts.networks:
-        for pooled in network.pool.ranges:
-            network_name, subnet = split_scope(pooled.scope)[0], pooled.range.subnet
-            is_slice = pool.prefix != network_name
-            fits = address in subnet if is_slice else subnet == pool.subnet
-            slices = [s for s in facts.slices if s.network in (network_name, network.pool.network)]
-            if fits and is_of_network(pool, network_name, slices):
-                found.append(network)
-                break
-    return found
+    return tuple(n for n in facts.networks if any(_is_of_range(pool, n, r, facts) for r in n.pool.ranges))
+
+
+def _is_of_range(pool: ForeignPool, network: Network, pooled: PoolRange, facts: Facts) -> bool:
+    network_name, subnet = split_scope(pooled.scope)[0], pooled.range.subnet
+    if pool.prefix == network_name:
+        return subnet == pool.subnet
+    slices = [s for s in facts.slices if s.network in (network_name, network.pool.network)]
+    return pool.base.ip in subnet and is_of_network(pool, network_name, slices)
 
 
 def _scope_of(network: Network, pool: ForeignPool, address: IPAddress) -> str:
@@ -281,7 +276,8 @@ def _of_reservations(facts: Facts) -> Iterator[Skipped]:
     """Reservations of an address that no pool has: somebody alive may use it, or nobody does."""
     by_name: dict[str, IPAddress] = {}
     for pool in facts.pools:
-        network_names = {"", pool.prefix} | {split_scope(r.scope)[0] for n in facts.networks for r in n.pool.ranges}
+        networks = _networks_of(pool, facts)
+        network_names = {"", pool.prefix} | {split_scope(r.scope)[0] for n in networks for r in n.pool.ranges}
         by_name |= {reservation_name(n, a): a for n in network_names for a in pool.entries}
     for reservation in facts.reservations.values():
         if reservation.name in by_name or is_ours(reservation):
@@ -312,22 +308,19 @@ def _without_clashes(imports: Sequence[Import], facts: Facts) -> tuple[list[Impo
         known = present.get(place)
         if len(group) > 1:
             told = " and ".join(f'"{i.origin.pool}" for {i.allocation.slot}' for i in group)
-            clashes.append(_clash(group[0], f"pools {told} have it"))
+            clashes.append(_skipped(group[0], Reason.CONFLICT, f"pools {told} have it"))
         elif known is not None and known.slot != group[0].allocation.slot:
-            clashes.append(_clash(group[0], f"it is {known.phase.value} for {known.slot} in our own store"))
+            clashes.append(
+                _skipped(group[0], Reason.CONFLICT, f"it is {known.phase.value} for {known.slot} in our own store")
+            )
         else:
             agreed.append(msgspec.structs.replace(group[0], known=known))
     return agreed, clashes
 
 
-def _clash(found: Import, told: str) -> Skipped:
+def _skipped(found: Import, reason: Reason, told: str) -> Skipped:
     where = f'IPPool "{found.origin.pool}"'
-    return Skipped(reason=Reason.CONFLICT, where=where, told=told, address=found.allocation.address)
-
-
-def _left(found: Import) -> Skipped:
-    where, told = f'IPPool "{found.origin.pool}"', found.why
-    return Skipped(reason=Reason.LEFT, where=where, told=told, address=found.allocation.address)
+    return Skipped(reason=reason, where=where, told=told, address=found.allocation.address)
 
 
 def _order(found: Import) -> tuple[str, int, int]:
