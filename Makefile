@@ -1,6 +1,6 @@
 # The commands of the project. Each sets up what it needs (scripts/bootstrap) and says plainly what it cannot.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench shim lock clean
+.PHONY: help demo test conformance check bench shim lock clean
 PY := .venv/bin/python
 
 help: ## List the targets
@@ -13,6 +13,10 @@ demo: ## Show the main job: a StatefulSet that keeps its addresses, for real, on
 test: ## Run every suite, the kernel with ipvlan under qemu included
 	@scripts/bootstrap test
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+conformance: ## Run the conformance matrix in the lab and on a real API server, and print it as a table
+	@scripts/bootstrap test
+	@$(PY) scripts/conformance.py $(CONFORMANCE_ARGS)
 
 check: ## Lint, types, imports, docs: what a merge needs
 	@scripts/bootstrap dev

@@ -38,7 +38,7 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 START_SECONDS = 5.0  # that `start` waits for the first lists
-_REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
+REMEMBERED_SECONDS = 1.0  # that a positive answer may be given again
 _MET_MAX = 1000
 _FAILED_SECONDS = 1.0  # after a question without an answer, in which known things are not asked anew
 _FLUSH_SECONDS = 2.0
@@ -71,7 +71,9 @@ class KubernetesClient:
 
     `recall` is asked for a pod when the API server does not answer and no watch has it: the node's own records (E20).
     `observe` is told of every attempt (request, status or 0, seconds); `on_trouble` of what goes wrong in the
-    background, where nobody waits for an answer. `objects` asks for any other resource, with the same deadlines.
+    background, where nobody waits for an answer. With `remembered_seconds` 0 every question about a workload is asked
+    live: for whoever decides by the answer, and not again before something changes. `objects` asks for any other
+    resource, with the same deadlines.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class KubernetesClient:
         observe: Observe | None = None,
         on_trouble: Callable[[CniError], None] | None = None,
         timing: Timing = USUAL,
+        remembered_seconds: float = REMEMBERED_SECONDS,
     ) -> None:
         self.recall: Callable[[PodRef], Pod | None] = lambda _ref: None
         self._sender = Sender(config, observe=observe)
@@ -112,8 +115,8 @@ class KubernetesClient:
             timing=timing,
         )
         self._events = EventSender(self._sender, node, on_trouble=on_trouble)
-        self._recent_pods = _Recent[PodRef, Pod]()
-        self._recent_workloads = _Recent[Workload, WorkloadState]()
+        self._recent_pods = _Recent[PodRef, Pod](remembered_seconds)
+        self._recent_workloads = _Recent[Workload, WorkloadState](remembered_seconds)
         self._met = _Met()
 
     # --- its life ---
@@ -274,14 +277,15 @@ class KubernetesClient:
 class _Recent(Generic[K, T]):
     """Positive answers of the last moment: one pod's interfaces ask the same things one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._answers: dict[K, tuple[float, T]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: K) -> T | None:
         with self._lock:
             at, answer = self._answers.get(key, (0.0, None))
-        return answer if answer is not None and time.monotonic() - at < _REMEMBERED_SECONDS else None
+        return answer if answer is not None and time.monotonic() - at < self._seconds else None
 
     def put(self, key: K, answer: T) -> None:
         """Answers come in the order of time, so that the oldest are first."""
@@ -289,7 +293,7 @@ class _Recent(Generic[K, T]):
         with self._lock:
             self._answers.pop(key, None)
             self._answers[key] = (now, answer)
-            while now - next(iter(self._answers.values()))[0] >= _REMEMBERED_SECONDS:
+            while self._answers and now - next(iter(self._answers.values()))[0] >= self._seconds:
                 del self._answers[next(iter(self._answers))]
 
     def forget(self, key: K) -> None:

@@ -118,10 +118,14 @@ class Observed(Cluster):
         self.wait(lambda: len(self.failures(pod, words)) >= count, f"{count} ADDs of {pod} fail: {words}", SECONDS)
 
     def await_event(self, reason: str, name: str, seconds: float = SECONDS) -> Json:
-        """Until an event of that reason on the object of that name is there; its last."""
+        """Until an event of that reason is there on an object of that name, ours or the cluster's; its last."""
+
+        def concerns(event: Json) -> bool:
+            of = event["involvedObject"]
+            return of["name"] == name and of.get("namespace", "") in ("", self.namespace)
 
         def found() -> list[Json]:
-            return [e for e in self.events() if e["reason"] == reason and e["involvedObject"]["name"] == name]
+            return [e for e in self.api.get("/api/v1/events")["items"] if e["reason"] == reason and concerns(e)]
 
         self.wait(found, f"an event {reason} on {name}", seconds)
         return found()[-1]
