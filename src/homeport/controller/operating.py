@@ -125,7 +125,7 @@ class Term:
             _Job("networks", self._pools_due, self._count_pools),
             _Job("full pass", lambda: max(0.0, self._next_pass - clock.monotonic()), self._begin_pass),
             _Job("reservations", lambda: 0.0 if self.agenda.has_workloads() else None, self._reserver.step),
-            _Job("allocations", lambda: 0.0 if self.agenda.has_allocations() else None, self._settle),
+            _Job("allocations", lambda: 0.0 if self.agenda.has_allocations() else None, self._settler.step),
             _Job("ranges", self._ranges.due_in, self._ranges.flush),
             _Job("slots", self._slots.due_in, self._slots.step),
             _Job("coexistence", self._coexistence_due, self._keep_coexistence),
@@ -146,6 +146,7 @@ class Term:
         if self.unready():
             return self._full_pass_seconds  # the end of each list wakes
         waits = [wait for wait in map(self._do, self._jobs) if wait is not None]
+        self._end_pass()
         return min(waits, default=self._full_pass_seconds)
 
     def close(self) -> None:
@@ -206,9 +207,10 @@ class Term:
         self.agenda.add_workloads(self._reserver.everything())
         self._ranges.remove_stale(keep=self._view.unreadable)
 
-    def _settle(self) -> None:
-        self._settler.step()
-        if self._began_pass is not None and not self.agenda.has_allocations():
-            self._reporter.pass_seconds.set(self._clock.monotonic() - self._began_pass)
-            self._began_pass = None
-            self._reporter.tell_doubts(self._settler.doubts)
+    def _end_pass(self) -> None:
+        """Once the last allocation has been looked at."""
+        if self._began_pass is None or self.agenda.has_allocations():
+            return
+        self._reporter.pass_seconds.set(self._clock.monotonic() - self._began_pass)
+        self._began_pass = None
+        self._reporter.tell_doubts(self._settler.doubts())

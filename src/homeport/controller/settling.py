@@ -11,7 +11,7 @@ from homeport.controller.reporting import Reporter
 from homeport.controller.viewing import ClusterView
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Holder
-from homeport.model.errors import CniError, TryAgainLater
+from homeport.model.errors import TryAgainLater
 from homeport.ports import AllocationStore, Clock, Cluster
 from homeport.runtime.answering import Answers
 from homeport.runtime.reconciling import Doubt, Judge, Pass, suspects
@@ -38,7 +38,7 @@ class Settler:
         self._agenda, self._cache, self._view = agenda, cache, view
         self._store, self._cluster, self._clock = store, cluster, clock
         self._reporter = reporter
-        self.doubts: dict[str, Doubt] = {}
+        self._doubts: dict[str, Doubt] = {}
 
     def step(self) -> bool:
         """A batch; whether there was one.
@@ -50,7 +50,7 @@ class Settler:
             return False
         known = [found for found in map(self._cache.get, taken) if found is not None]
         for name in taken:
-            self.doubts.pop(name, None)
+            self._doubts.pop(name, None)
         seen = Judge(
             Answers(self._view, _no_sight),
             pool_of=self._view.pool_of,
@@ -59,16 +59,22 @@ class Settler:
         )
         waiting = list(suspects(known, seen))
         try:
-            while waiting:
-                self._settle_some(waiting)
-        except CniError:
+            self._settle_some(waiting)
+        finally:  # other work has its turn too
             self._agenda.add_allocations(_name(allocation) for allocation in waiting)
-            raise
-        unanswered = [name for name in taken if name in self.doubts and self.doubts[name].passing]
+        unanswered = [name for name in taken if name in self._doubts and self._doubts[name].passing]
         if unanswered:
             self._agenda.add_allocations(unanswered)
-            raise TryAgainLater(f"settle {len(unanswered)} allocations: {self.doubts[unanswered[0]].reason}")
+            raise TryAgainLater(f"settle {len(unanswered)} allocations: {self._doubts[unanswered[0]].reason}")
         return True
+
+    def doubts(self) -> dict[str, Doubt]:
+        """By the name of the allocation, which still is as it was judged."""
+        for name, doubt in list(self._doubts.items()):
+            known = self._cache.get(name)
+            if known is None or known.version != doubt.allocation.version:
+                del self._doubts[name]
+        return dict(self._doubts)
 
     def _settle_some(self, waiting: list[Allocation]) -> None:
         """As many as the same answers may serve for; takes them from `waiting`."""
@@ -81,7 +87,7 @@ class Settler:
         finally:
             report = run.report()
             self._reporter.tell(report)
-            self.doubts |= {_name(doubt.allocation): doubt for doubt in report.doubts}
+            self._doubts |= {_name(doubt.allocation): doubt for doubt in report.doubts}
 
 
 def _no_sight(_holder: Holder) -> bool | None:

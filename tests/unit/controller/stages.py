@@ -106,6 +106,9 @@ class Actor:
     def writes(self) -> int:
         return sum(call.verb in WRITES for call in self.objects.calls)
 
+    def doubtful(self) -> float | None:
+        return self.reporter.registry.get_sample_value("homeport_controller_doubtful_allocations")
+
     def reasons(self) -> list[str]:
         return sorted(event.reason for event in self.events)
 

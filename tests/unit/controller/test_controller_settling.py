@@ -207,3 +207,32 @@ def test_quarantined_stays() -> None:
     stage.remove(STATEFUL_SETS, "web")
     stage.actor().work(700.0)
     assert stage.phases() == {1: "Quarantined"}
+
+
+def test_a_doubt_ends_with_its_allocation() -> None:
+    stage = Stage()
+    held = stage.stranger("s", 1)
+    actor = stage.actor()
+    actor.work()
+    stage.remove(PODS, "s")
+    actor.work(700.0)
+    assert actor.doubtful() == 1
+    stage.store.delete(held, cause="DEL")
+    actor.work(400.0)
+    assert actor.doubtful() == 0
+
+
+def test_much_to_do_leaves_room_for_the_rest() -> None:
+    """While hundreds of addresses are let go, the ledger and the ranges are written as ever."""
+    stage = Stage()
+    for number in range(1, 201):
+        stage.stranger(f"s{number}", number, node="dead")
+        stage.remove(PODS, f"s{number}")
+    actor = stage.actor()
+    actor.objects.on_done = lambda _call: stage.clock.sleep(0.01)
+    actor.work(0.1)
+    assert stage.phases() == {}
+    order = [c.resource.plural for c in actor.objects.calls if c.verb != "get"]
+    last = len(order) - order[::-1].index("ipallocations")
+    assert "ipranges" in order[: last - 50]
+    assert "ipledgers" in order[: last - 50]
