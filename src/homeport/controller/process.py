@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,6 @@ import structlog
 
 import homeport
 from homeport import wiring
-from homeport.cni import netconfs, versions
 from homeport.controller import settings
 from homeport.controller.electing import Elector, LeadersObjects
 from homeport.controller.operating import Term, Tools
@@ -58,7 +58,7 @@ class Controller:
         api = configs.load(found.kubeconfig, os.environ, LocalFiles())
         if api is None:
             raise IOFailure('find the API server: found neither key "kubeconfig" nor a service account, expected one')
-        self._client = KubernetesClient(api, node="", on_trouble=_tell_trouble)
+        self._client = KubernetesClient(api, node="", on_trouble=_tell_trouble, remembered_seconds=0.0)
         self._reporter = Reporter(self._client.emit)
         self._elector = Elector(self._client.objects, self._clock, found.lease)
         self._reporter.gauge(
@@ -149,7 +149,7 @@ class Controller:
             cluster=self._client,
             clock=self._clock,
             reporter=self._reporter,
-            fill_ipam=_fill_ipam,
+            fill_ipam=partial(whereabouts_conf.filled_ipam, files=LocalFiles()),
             keeping=self._settings.keeping,
             full_pass_seconds=self._settings.full_pass_seconds,
             whereabouts_namespace=self._settings.whereabouts_namespace,
@@ -206,12 +206,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"homeport-controller {homeport.__version__}")
     return parser.parse_args(argv)
-
-
-def _fill_ipam(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the flat file's defaults where this pod has the nodes' file."""
-    conf = netconfs.parse({**plugin, "name": "controller", "cniVersion": versions.CURRENT})
-    return whereabouts_conf.merged_ipam(conf, LocalFiles())
 
 
 def _tell_trouble(error: CniError) -> None:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from homeport.cni import conflists, netconfs
 from homeport.ipam.identities import Holder, Slot
-from homeport.ipam.pools import Pool, parse_pool
+from homeport.ipam.pools import Pool
 from homeport.ipam.reservations import Reservation
 from homeport.lab.cluster import as_workload_state
 from homeport.lab.objects import Network, NodeObject, WorkloadObject
@@ -17,7 +17,8 @@ from homeport.lab.sessions import Lab
 from homeport.model.errors import CniError
 from homeport.multinet import selections
 from homeport.plugins import whereabouts_conf
-from homeport.runtime import mapping, reconciling
+from homeport.ports import NetworkDefinition
+from homeport.runtime import mapping, pooling, reconciling
 from homeport.runtime.mapping import Reservations
 
 
@@ -54,19 +55,12 @@ def retain(lab: Lab) -> int:
 
 
 def _pools(lab: Lab) -> Mapping[str, Pool]:
-    """By namespace/name of its network. What is no whereabouts network, or cannot be read, has none."""
-    found = {}
-    for network in lab.state.all(Network):
-        try:
-            parsed = conflists.parse(network.config.encode(), default_name=network.name)
-            for plugin in parsed.plugins:
-                conf = netconfs.parse({**plugin, "name": parsed.name, "cniVersion": parsed.cni_version})
-                if conf.ipam is not None and conf.ipam.get("type") == whereabouts_conf.TYPE:
-                    ipam = whereabouts_conf.merged_ipam(conf, lab.files)
-                    found[str(network)] = parse_pool(ipam, network=parsed.name)
-        except CniError:
-            continue  # the pods that want it say what is wrong with it
-    return found
+    """By namespace/name of its network, as far as they can be right."""
+    definitions = [
+        NetworkDefinition(namespace=n.namespace, name=n.name, config=n.config) for n in lab.state.all(Network)
+    ]
+    found = pooling.pools_of(definitions, partial(whereabouts_conf.filled_ipam, files=lab.files))
+    return {str(definition): pool for definition, pool in found}
 
 
 def _reservations(lab: Lab, pools: Mapping[str, Pool]) -> Reservations:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from homeport.cni import documents, versions
+from homeport.cni import documents, netconfs, versions
 from homeport.cni.invocations import Attachment
 from homeport.cni.netconfs import NetConf
 from homeport.ipam.pools import Pool, parse_pool
@@ -94,6 +94,11 @@ def merged_ipam(conf: NetConf, files: Files) -> Mapping[str, Any]:
             defaults = documents.decode_object(contents, f"whereabouts configuration {path}")
             return {**defaults, **{key: value for key, value in ipam.items() if _is_set(key, value)}}
     return ipam
+
+
+def filled_ipam(plugin: Mapping[str, Any], files: Files) -> Mapping[str, Any]:
+    """As `merged_ipam`, of a plugin's object as it stands in a network's list."""
+    return merged_ipam(netconfs.parse({**plugin, "name": "unnamed", "cniVersion": versions.CURRENT}), files)
 
 
 def store_path(ipam: Mapping[str, Any]) -> str | None:

@@ -28,6 +28,7 @@ POOLED = "whereabouts"
 Find = Callable[[str, str], NetworkDefinition | None]
 FindClaim = Callable[[str, str], IpamClaim | None]
 Ipam = Mapping[str, Any]
+Filled = Callable[[Mapping[str, Any]], Ipam]
 
 
 class Interface(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +62,11 @@ def network_of(definition: NetworkDefinition) -> ConfList:
         raise
 
 
-def pool_of(
-    network: ConfList, filled: Callable[[Mapping[str, Any]], Ipam] = lambda plugin: plugin["ipam"]
-) -> Pool | None:
+def _as_written(plugin: Mapping[str, Any]) -> Ipam:
+    return _ipam(plugin)
+
+
+def pool_of(network: ConfList, filled: Filled = _as_written) -> Pool | None:
     """The pool of the first plugin that has one; None when no address of the network is from a pool of ours.
 
     `filled` gives a plugin's ipam section, with whatever a node's own defaults add. Raises `InvalidNetConf`.
@@ -74,12 +77,14 @@ def pool_of(
     return None
 
 
-def pools_of(definitions: Iterable[NetworkDefinition]) -> Sequence[tuple[NetworkDefinition, Pool]]:
+def pools_of(
+    definitions: Iterable[NetworkDefinition], filled: Filled = _as_written
+) -> Sequence[tuple[NetworkDefinition, Pool]]:
     """Those that have a pool of ours. One that cannot be read has none: the pods that want it are told why."""
     found = []
     for definition in definitions:
         with suppress(CniError):
-            pool = pool_of(network_of(definition))
+            pool = pool_of(network_of(definition), filled)
             if pool is not None:
                 found.append((definition, pool))
     return found
