@@ -185,3 +185,12 @@ def test_a_pool_that_cannot_be_read_ends_a_pass_before_it_does_anything(cluster:
     with pytest.raises(DecodeFailure, match=POOL):
         cluster.keeper.keep()
     assert cluster.reservations() == []
+
+
+def test_a_pass_lists_the_pools_once_however_much_there_is_to_do(cluster: Cluster) -> None:
+    cluster.theirs("10.0.0.0/24").add("w1", "shop/old-1")
+    for n in range(2, 42):
+        cluster.inner.create(retained(f"10.0.0.{n}", n), cause="before")
+    cluster.objects.calls.clear()
+    assert cluster.keeper.keep().protected == 40
+    assert sum(call.verb == "list" and call.resource == POOLS for call in cluster.objects.calls) == 1

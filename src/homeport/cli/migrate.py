@@ -179,13 +179,14 @@ def _read(
 def _protector(objects: Objects, store: AllocationStore, namespace: str) -> Callable[[Allocation], str]:
     """Makes Whereabouts see an allocation; gives what speaks against it."""
     from homeport.stores.coexisting import CoexistingStore
-    from homeport.stores.whereabouts import HeldByWhereabouts
+    from homeport.stores.whereabouts import HeldByWhereabouts, pools_of
 
     coexisting = CoexistingStore(store, objects, namespace)
+    pools, slices = coexisting.records.all_pools(), coexisting.records.slices()
 
     def protect(allocation: Allocation) -> str:
         try:
-            coexisting.protect(allocation)
+            coexisting.protect(allocation, among=pools_of(allocation.scope, pools, slices))
         except HeldByWhereabouts as e:
             return f"contested: {e}"
         return ""

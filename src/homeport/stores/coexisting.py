@@ -20,7 +20,7 @@ import msgspec
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Replica, Slot, Workload
 from homeport.ipam.ranges import Span, merge_spans
-from homeport.ipam.whereabouts import MARK, PoolEntry
+from homeport.ipam.whereabouts import MARK, ForeignPool, PoolEntry
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, TryAgainLater, Unreachable
 from homeport.ports import AllocationStore, AlreadyExists, Conflict, LedgerEntry, Objects, Place
@@ -100,12 +100,13 @@ class CoexistingStore:
         with _done(f"release {allocation.address}"):
             self.records.hand_over(place, mark_of(allocation), None)
 
-    def protect(self, allocation: Allocation) -> None:
+    def protect(self, allocation: Allocation, *, among: Sequence[ForeignPool] | None = None) -> None:
         """Makes Whereabouts see an allocation that our store has. Raises `HeldByWhereabouts` when the address is
-        another's there; an entry of the allocation's own holder becomes ours.
+        another's there; an entry of the allocation's own holder becomes ours. `among` are the scope's pools, where they
+        were listed already.
         """
         place = allocation.scope, allocation.address
-        self.records.claim(place, mark_of(allocation), lambda entry: is_of_holder(entry, allocation))
+        self.records.claim(place, mark_of(allocation), lambda entry: is_of_holder(entry, allocation), among=among)
         self.settle(place, mark_of(allocation))
 
     def confirm(self, allocation: Allocation) -> None:

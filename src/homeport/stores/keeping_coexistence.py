@@ -63,17 +63,17 @@ class CoexistenceKeeper:
             if _is_seen(allocation, of_scope[allocation.scope], reserved):
                 continue
             try:
-                protected += self._protect(allocation)
+                protected += self._protect(allocation, of_scope[allocation.scope])
             except (HeldByWhereabouts, UnsupportedField) as e:
                 contested.append(Contested(allocation, str(e)))
         removed = self._sweep(allocations, of_scope, reservations)
         return Kept(protected=protected, removed=removed, contested=tuple(contested))
 
-    def _protect(self, allocation: Allocation) -> bool:
+    def _protect(self, allocation: Allocation, pools: Sequence[ForeignPool]) -> bool:
         now = self._store.get(allocation.scope, allocation.address)
         if now is None or mark_of(now) != mark_of(allocation):
             return False  # somebody is at work on it
-        self._store.protect(now)
+        self._store.protect(now, among=pools)
         return True
 
     def _sweep(

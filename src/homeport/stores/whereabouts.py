@@ -95,17 +95,18 @@ class WhereaboutsRecords:
         listed = self._objects.list(RESERVATIONS, namespace=self._namespace)
         return tuple(decode_reservation(o.name, o.version, o.body) for o in listed)
 
-    def claim(self, place: Place, mark: str, may_take: MayTake) -> None:
+    def claim(self, place: Place, mark: str, may_take: MayTake, *, among: Sequence[ForeignPool] | None = None) -> None:
         """Writes the mark into every pool that has the address, then into its reservation.
 
         What carries another mark is overwritten, and so is what `may_take` says of an entry. Raises
         `HeldByWhereabouts`, having taken back what it wrote. On any other error that stays: it keeps the address from
-        being given out, and is written over by the next claim.
+        being given out, and is written over by the next claim. `among` are the scope's pools where they were listed
+        already; that they may have changed since does no harm.
         """
         scope, address = place
         writing = _Writing(self._objects, self._namespace, place, mark, may_take)
         try:
-            for pool in self._of_address(scope, address):
+            for pool in self._of_address(scope, address, self.pools(scope) if among is None else among):
                 writing.write_entry(pool)
             name = _reservation(place)
             if name is not None:
@@ -198,9 +199,9 @@ class WhereaboutsRecords:
             if unwritable is not None:
                 yield unwritable
 
-    def _of_address(self, scope: str, address: IPAddress) -> Sequence[ForeignPool]:
+    def _of_address(self, scope: str, address: IPAddress, listed: Sequence[ForeignPool]) -> Sequence[ForeignPool]:
         """The pools that have the address; where a pool alone decides, it is made if there is none yet."""
-        found = [p for p in self.pools(scope) if address in p.subnet]
+        found = [p for p in listed if address in p.subnet]
         network_name, subnet = split_scope(scope)
         if subnet is None or any(p.subnet == subnet for p in found):
             return found
