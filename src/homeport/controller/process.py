@@ -132,8 +132,9 @@ class Controller:
         while not self._stopping.is_set():
             self._leading.wait()
             self._leading.clear()
-            if self._elector.is_leader():
+            while self._elector.is_leader() and not self._stopping.is_set():
                 self._guarded("term", self._serve_term)
+                self._stopping.wait(self._settings.lease.retry_seconds)  # one that broke off is followed by another
 
     def _guarded(self, work: str, act: Callable[[], object]) -> None:
         try:
@@ -163,7 +164,6 @@ class Controller:
                 term.agenda.wait(min(seconds, _LOOK_SECONDS))
         finally:
             self._term = None
-            self._leading.set()  # a term that broke off while we lead is followed by another
             term.close()
 
     def _unhealthy(self) -> str:
