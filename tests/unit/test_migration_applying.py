@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -106,12 +107,7 @@ class Cluster:
         )
 
     def roll_back(self, objects: MemoryObjects) -> list[Done]:
-        records = WhereaboutsRecords(objects, "kube-system")
-
-        def give_back(allocation: Allocation, origin: Any) -> None:
-            place = allocation.scope, allocation.address
-            records.give_back(place, origin.pool, origin.key, origin.entry, origin.reserved)
-
+        give_back = partial(migrate_undoing.give_back, WhereaboutsRecords(objects, "kube-system"))
         store = KubernetesStore(objects)
         done = list(applying.roll_back(migrate_undoing.made(objects), store, give_back=give_back))
         migrate_undoing.remove_records(objects, store)

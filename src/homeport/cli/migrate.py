@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -140,10 +141,7 @@ def rollback(
             _show_done([migrate_undoing.foretold(allocation, note) for allocation, note in made], form)
         records = WhereaboutsRecords(objects, namespace)
 
-        def give_back(allocation: Allocation, origin: Any) -> None:
-            place = allocation.scope, allocation.address
-            records.give_back(place, origin.pool, origin.key, origin.entry, origin.reserved)
-
+        give_back = partial(migrate_undoing.give_back, records)
         done = _followed(applying.roll_back(made, store, give_back=give_back), len(made))
         migrate_undoing.remove_records(objects, store)
         _show_done(done, form)

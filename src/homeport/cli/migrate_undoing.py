@@ -7,11 +7,13 @@ from contextlib import suppress
 
 from homeport.ipam.allocations import Allocation
 from homeport.migration.applying import Done
+from homeport.migration.facts import Origin
 from homeport.migration.marking import LABEL, WHEREABOUTS, Note, note_of
 from homeport.ports import AllocationStore, ObjectChanged, Objects
 from homeport.stores.kubernetes import wire
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPSLOTS
 from homeport.stores.kubernetes.slots import decode_slot
+from homeport.stores.whereabouts import WhereaboutsRecords, pools_of
 
 _MADE = {LABEL: WHEREABOUTS}
 
@@ -27,6 +29,17 @@ def foretold(allocation: Allocation, note: Note) -> Done:
     if note.still_holds(allocation):
         return Done(allocation=allocation, outcome="to be removed")
     return Done(allocation=allocation, outcome=f"kept: it is {allocation.phase.value} by Homeport", failed=True)
+
+
+def give_back(records: WhereaboutsRecords, taken_over: Sequence[tuple[Allocation, Origin]]) -> None:
+    """Makes addresses what they were in Whereabouts' objects; the pools are read once."""
+    if not taken_over:
+        return
+    pools, slices = records.all_pools(), records.slices()
+    for allocation, origin in taken_over:
+        place = allocation.scope, allocation.address
+        among = pools_of(allocation.scope, pools, slices)
+        records.give_back(place, origin.pool, origin.key, origin.entry, origin.reserved, among=among)
 
 
 def remove_records(objects: Objects, store: AllocationStore) -> None:

@@ -19,6 +19,9 @@ from homeport.ports import AllocationStore, AlreadyExists, Conflict
 CAUSE = "imported from Whereabouts"
 CAUSE_BACK = "the migration from Whereabouts was rolled back"
 
+GiveBack = Callable[[Sequence[tuple[Allocation, Origin]]], None]
+_BATCH = 200  # addresses for which Whereabouts' pools are read once
+
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one address. `failed` says that it is not as it should be."""
@@ -51,26 +54,27 @@ def apply(
 
 
 def roll_back(
-    made: Sequence[tuple[Allocation, Note]],
-    store: AllocationStore,
-    *,
-    give_back: Callable[[Allocation, Origin], None],
+    made: Sequence[tuple[Allocation, Note]], store: AllocationStore, *, give_back: GiveBack
 ) -> Iterator[Done]:
     """Removes what `apply` made and nobody has used since, each after `give_back` made it Whereabouts' again."""
-    for allocation, note in made:
-        if not note.still_holds(allocation):
-            told = f"kept: it is {allocation.phase.value} since {allocation.since:%Y-%m-%d %H:%M:%S} UTC by Homeport"
-            yield Done(allocation=allocation, outcome=told, failed=True)
-            continue
-        give_back(allocation, note.origin)
-        try:
-            store.delete(allocation, cause=CAUSE_BACK)
-        except Conflict:
-            yield Done(allocation=allocation, outcome="kept: it changed at the same time", failed=True)
-            continue
-        # Somebody who keeps allocations seen may have made the entry ours again in between; now there is none to keep.
-        give_back(allocation, note.origin)
-        yield Done(allocation=allocation, outcome="removed")
+    for start in range(0, len(made), _BATCH):
+        batch = made[start : start + _BATCH]
+        give_back([(a, note.origin) for a, note in batch if note.still_holds(a)])
+        done = [_remove(a, note, store) for a, note in batch]
+        # Somebody who keeps allocations seen may have made entries ours again in between; now there is none to keep.
+        give_back([(a, note.origin) for (a, note), one in zip(batch, done, strict=True) if not one.failed])
+        yield from done
+
+
+def _remove(allocation: Allocation, note: Note, store: AllocationStore) -> Done:
+    if not note.still_holds(allocation):
+        told = f"kept: it is {allocation.phase.value} since {allocation.since:%Y-%m-%d %H:%M:%S} UTC by Homeport"
+        return Done(allocation=allocation, outcome=told, failed=True)
+    try:
+        store.delete(allocation, cause=CAUSE_BACK)
+    except Conflict:
+        return Done(allocation=allocation, outcome="kept: it changed at the same time", failed=True)
+    return Done(allocation=allocation, outcome="removed")
 
 
 def _make(one: Import, store: AllocationStore, noting: Callable[[Note], AbstractContextManager[None]]) -> Done:

@@ -147,13 +147,22 @@ class WhereaboutsRecords:
         if name is not None:
             self._hand_over_reservation(name, mark, to_mark)
 
-    def give_back(self, place: Place, pool: str, key: str, entry: Any, reserved: Mapping[str, str] | None) -> None:
+    def give_back(
+        self,
+        place: Place,
+        pool: str,
+        key: str,
+        entry: Any,
+        reserved: Mapping[str, str] | None,
+        *,
+        among: Sequence[ForeignPool],
+    ) -> None:
         """Makes an address that is ours what it was: `entry` under the key of the pool, none of ours in others, and
-        the reservation with the spec `reserved`, or none. What is not ours by now stays as it is.
+        the reservation with the spec `reserved`, or none. What is not ours by now stays as it is. `among` are the
+        scope's pools.
         """
-        scope, address = place
-        for found in self.pools(scope):
-            present = found.entries.get(address)
+        for found in among:
+            address, present = place[1], found.entries.get(place[1])
             if present is None or not is_ours(present):
                 continue
             if found.name != pool:
