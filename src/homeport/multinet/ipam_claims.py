@@ -8,13 +8,13 @@ plugins in `args.cni`, below `ARGUMENT`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import msgspec
 
 from homeport.cni import documents
 from homeport.cni.conflists import ConfList
-from homeport.ipam.ranges import parse_address, parse_interface
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import DecodeFailure, InvalidNetConf, TryAgainLater
 
@@ -78,7 +78,8 @@ def cni_args(claim: IpamClaim, network: ConfList, definition: str) -> Mapping[st
         )
     if not claim.ips:
         raise TryAgainLater(f'use IPAMClaim "{claim}": found no addresses in status.ips yet')
-    addresses = [str(_address(text, f"status.ips[{n}]", claim)) for n, text in enumerate(claim.ips)]
+    keys = (f'use IPAMClaim "{claim}": key "status.ips[{n}]"' for n in range(len(claim.ips)))
+    addresses = [str(_address(text, key)) for text, key in zip(claim.ips, keys, strict=True)]
     return {ARGUMENT: {"claim": str(claim), "ips": addresses}}
 
 
@@ -91,12 +92,15 @@ def claimed_of(conf: Mapping[str, Any]) -> Claimed | None:
         return None
     at = f'args.cni["{ARGUMENT}"]'
     argument = documents.convert(told, _Argument, at=at)
-    addresses = tuple(parse_address(text, f"{at}.ips[{n}]") for n, text in enumerate(argument.ips))
+    addresses = tuple(_address(text, f"key '{at}.ips[{n}]'") for n, text in enumerate(argument.ips))
     return Claimed(claim=argument.claim, addresses=addresses)
 
 
-def _address(text: str, key: str, claim: IpamClaim) -> IPAddress:
+def _address(text: str, at: str) -> IPAddress:
+    """With a prefix length or without."""
     try:
-        return parse_interface(text, key).ip if "/" in text else parse_address(text, key)
-    except InvalidNetConf as e:
-        raise InvalidNetConf(f'use IPAMClaim "{claim}": {e.msg}') from e
+        if "%" in text:
+            raise ValueError("a zone has no meaning here")
+        return ip_interface(text).ip if "/" in text else ip_address(text)
+    except ValueError as e:
+        raise InvalidNetConf(f"{at}: found {documents.shown(text)}, expected an IP address") from e
