@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from testcluster.binaries import ROOT
 from homeport.controller import settings
 
 pytestmark = pytest.mark.root
+WaitUntil = Callable[..., None]
 DEPLOY = ROOT / "deploy"
 PATHS = {
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps/{name}",
@@ -53,7 +55,7 @@ def test_the_controllers_pods_can_start(admin: Api, tmp_path: Path) -> None:
     assert found.metrics_port == container["ports"][0]["containerPort"]
 
 
-def test_only_coexistence_lets_us_write_what_is_whereabouts(admin: Api) -> None:
+def test_only_coexistence_lets_us_write_what_is_whereabouts(admin: Api, wait_until: WaitUntil) -> None:
     group, namespace = "whereabouts.cni.cncf.io", "kube-system"
 
     def verbs(resource: str) -> list[str]:
@@ -67,16 +69,13 @@ def test_only_coexistence_lets_us_write_what_is_whereabouts(admin: Api) -> None:
         return [verb for verb in every if allowed(verb)]
 
     resources = ("ippools", "overlappingrangeipreservations", "nodeslicepools")
-    assert [verbs(resource) for resource in resources] == [[], [], []]
+    wait_until(lambda: [verbs(resource) for resource in resources] == [[], [], []])
     coexist = documents("rbac-coexist.yaml")
     for document in coexist:
         admin.apply(document)
+    wanted = [["get", "list", "create", "patch"], ["get", "list", "create", "patch", "delete"], ["list"]]
     try:
-        assert [verbs(resource) for resource in resources] == [
-            ["get", "list", "create", "patch"],
-            ["get", "list", "create", "patch", "delete"],
-            ["list"],
-        ]
+        wait_until(lambda: [verbs(resource) for resource in resources] == wanted)  # as the authorizer watches roles
     finally:
         for document in coexist:
             admin.delete(PATHS[document["kind"]].format(**document["metadata"]))

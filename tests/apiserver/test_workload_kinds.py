@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -86,8 +87,17 @@ def create(admin: Api, namespace: str, group: str, name: str, spec: dict[str, An
     return uid
 
 
+def is_absent(node: KubernetesClient, workload: Workload) -> bool:
+    try:
+        return node.workload(workload) is None
+    except IOFailure:
+        return False
+
+
 @pytest.mark.usefixtures("kinds")
-def test_each_operators_workloads(admin: Api, namespace: str, node: KubernetesClient) -> None:
+def test_each_operators_workloads(
+    admin: Api, namespace: str, node: KubernetesClient, wait_until: Callable[..., None]
+) -> None:
     kafka = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"kafka-{n}"}, "spec": {}} for n in (3, 4)]
     for group, name, spec, start, replicas in (
         ("apps.kruise.io", "web", {"replicas": 3, "ordinals": {"start": 5}}, 5, 3),
@@ -95,7 +105,7 @@ def test_each_operators_workloads(admin: Api, namespace: str, node: KubernetesCl
         ("postgresql.cnpg.io", "db", {"instances": 2}, 1, 2),
     ):
         workload = Workload(namespace, f"{KINDS[group][0]}.{group}", name)
-        assert node.workload(workload) is None
+        wait_until(partial(is_absent, node, workload))  # once the authorizer has read the roles
         uid = create(admin, namespace, group, name, spec)
         found = node.workload(workload)
         assert found is not None
