@@ -442,6 +442,25 @@ def test_claims_outlive_the_process_whole(node: Node) -> None:
     assert node.store.claims.link("other") is None
 
 
+def test_a_disk_that_fails_while_the_claim_is_made_loses_nothing(node: Node) -> None:
+    def make_readonly(name: str) -> None:
+        if name == "create":
+            node.store.claims._db.execute("PRAGMA query_only = ON")
+
+    node.remote.refuse = make_readonly
+    with pytest.raises(IOFailure, match="write claims of this node"):
+        node.bound(POD)
+    (held,) = node.store.of_holder("c1", "net1")
+    with pytest.raises(IOFailure):
+        node.let_go(held)
+    node.remote.refuse = lambda _name: None
+    node.restart()
+    (held,) = node.store.of_holder("c1", "net1")
+    node.let_go(held)
+    assert node.store.deliver() == 0
+    assert node.there() is None
+
+
 def test_a_row_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.bound()
