@@ -178,6 +178,16 @@ def test_pods_without_identity_are_counted(kind: str, spec: dict[str, Any], coun
     assert found["others"][0]["addresses"] == ["10.0.0.1" if count == 1 else f"10.0.0.1-10.0.0.{count}"]
 
 
+@pytest.mark.parametrize(
+    ("surge", "more"),
+    [("0", 26), (4, 22), ("25%", 20), ("100%", 11)],  # 4 + 20 and a quarter of 24 are the 30 there are
+)
+def test_more_replicas_are_more_to_replace_at_once(surge: str | int, more: int) -> None:
+    strategy = {"rollingUpdate": {"maxSurge": surge}}
+    found = plan(nad(range="10.0.0.0/27"), workload("Deployment", "visitor", replicas=4, strategy=strategy))
+    assert [fit["more"] for fit in found["fits"]] == [more]
+
+
 def test_who_takes_the_lowest_may_be_before_a_replica() -> None:
     both = workload("StatefulSet", "web", replicas=1), workload("Deployment", "visitor", replicas=1)
     assert "started before shop/web-0, it may have 10.0.0.1" in plan(nad(), *both)["notes"][0]

@@ -13,7 +13,7 @@ from homeport.cli.ips import Filter, listed, view_of
 from homeport.cli.output import Format
 from homeport.cli.sources import Kubeconfig, LabName, Place, Said, Source, StorePath
 from homeport.cli.who import described
-from homeport.model.errors import Unsupported
+from homeport.model.errors import NoSuchObject, Unsupported
 from homeport.model.names import PodRef
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from homeport.runtime.explaining import HolderStory, InterfaceStory, RangeStory, Story
 
 _WIDTH = 11  # of a fact's name
+_DEFAULT = "default"
 _LAST = 5  # events that are shown
 
 
@@ -28,7 +29,7 @@ def explain(
     pod: Annotated[
         str, typer.Argument(metavar="POD", autocompletion=sources.complete_pod, help="web-0, or testnamespace/web-0")
     ],
-    namespace: Annotated[str, typer.Option("-n", "--namespace", help="The pod's namespace.")] = "default",
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="The pod's namespace.")] = _DEFAULT,
     network: Annotated[
         str | None, typer.Option(help="Only this network.", autocompletion=sources.complete_network)
     ] = None,
@@ -52,7 +53,12 @@ def explain(
     with sources.opened(Place(store, lab, kubeconfig)) as source:
         if source.cluster is None or source.find is None:
             raise _pods_unknown(source, ref)
-        story = explaining.explain(ref, source.store, source.cluster, source.find, source.find_claim)
+        try:
+            story = explaining.explain(ref, source.store, source.cluster, source.find, source.find_claim)
+        except NoSuchObject as error:
+            if ref.namespace == _DEFAULT:
+                error.details = "if it is in another namespace: -n NAMESPACE"
+            raise
         by_reason = {event.reason: event for event in source.events(ref)}  # the last of each
         now, said = source.now(), sorted(by_reason.values(), key=lambda event: event.at)[-_LAST:]
     shown = [i for i in story.interfaces if network in (None, i.slot.network, i.interface.definition)]

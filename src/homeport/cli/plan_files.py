@@ -15,6 +15,7 @@ from homeport.ipam.planning import Ask, Crowd, Demand, written
 from homeport.ipam.pools import Pool
 from homeport.ipam.replicas import workload_kind
 from homeport.ipam.reservations import Reservation
+from homeport.ipam.rooms import Surge
 from homeport.lint import manifests
 from homeport.lint.nodes import plain
 from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf
@@ -194,7 +195,7 @@ class _Workload:
             and pattern.fullmatch(a.slot.owner.name)
         ]
         asks = tuple(_ask(i) for i in self._interfaces(None))
-        return Crowd(workload=self.workload, count=count, surge=self._surge(count), asks=asks, theirs=tuple(theirs))
+        return Crowd(workload=self.workload, count=count, surge=self._surge(), asks=asks, theirs=tuple(theirs))
 
     def _pods(self) -> int:
         match self._kind:
@@ -208,22 +209,22 @@ class _Workload:
                 return self._count("jobTemplate", "spec", "parallelism")
         return self._count("replicas")
 
-    def _surge(self, count: int) -> int:
-        """How many pods more there may be while they are replaced: apps/v1, `maxSurge`, a share rounded up."""
+    def _surge(self) -> Surge:
+        """apps/v1, `maxSurge`."""
         if self._kind == "Deployment":
             strategy, default = _under(self._spec, "strategy"), _DEFAULT_SURGE
         elif self._kind == "DaemonSet":
             strategy, default = _under(self._spec, "updateStrategy"), "0"
         else:
-            return 0
+            return Surge()
         if strategy.get("type", "RollingUpdate") != "RollingUpdate":
-            return 0
+            return Surge()
         text = str(_under(strategy, "rollingUpdate").get("maxSurge", default))
         if not re.fullmatch(r"[0-9]+%?", text):
             raise InvalidNetConf(
                 f'maxSurge of {written(self.workload)}: found "{text}", expected a number such as 1 or 25%'
             )
-        return -(-count * int(text[:-1]) // 100) if text.endswith("%") else int(text)
+        return Surge(percent=int(text[:-1])) if text.endswith("%") else Surge(number=int(text))
 
     # --- both ---
 

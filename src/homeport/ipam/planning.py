@@ -22,7 +22,7 @@ from homeport.ipam.objects import WorkloadState
 from homeport.ipam.pools import Pool
 from homeport.ipam.ranges import Span, merge_spans
 from homeport.ipam.reservations import Reservation
-from homeport.ipam.rooms import Fit, Room
+from homeport.ipam.rooms import Fit, Room, Surge
 from homeport.ipam.wants import wants_of
 from homeport.model.addresses import IPAddress, IPInterface
 from homeport.model.errors import CniError
@@ -54,14 +54,14 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crowd(msgspec.Struct, frozen=True, kw_only=True):
-    """Pods without an identity: `count` at rest, `surge` more while they are replaced.
+    """Pods without an identity: `count` at rest, and what `surge` says while they are replaced.
 
     `theirs` are allocations that pods of it have now.
     """
 
     workload: Workload
     count: int
-    surge: int = 0
+    surge: Surge = Surge()
     asks: tuple[Ask, ...]
     theirs: tuple[Allocation, ...] = ()
 
@@ -254,7 +254,7 @@ class _Planner:
         name = written(crowd.workload)
         for fixed in ask.fixed:
             self._fix(ask, fixed, name)
-            if crowd.count + crowd.surge > 1:
+            if crowd.count + crowd.surge.of(crowd.count) > 1:
                 self._clash(f"{fixed.ip} is given to every pod of {name}")
             self._crowd_line(crowd, ask, [fixed.ip], "given in full")
         if ask.pool is None:
@@ -286,7 +286,7 @@ class _Planner:
             self._board.put(want.bound(None, outcome.address, self._at))
             found.append(outcome.address)
         key = (want.scope, want.range.span)
-        self._surges[key] = self._surges.get(key, 0) + crowd.surge
+        self._surges[key] = self._surges.get(key, 0) + crowd.surge.of(crowd.count)
         free = "free, from the slice of its node" if ask.pool is not None and ask.pool.slice_prefix else "lowest free"
         self._crowd_line(crowd, ask, found, f"{free}; {len(theirs)} theirs now" if theirs else free)
         self._note_race(crowd, want, new=len(found) - len(theirs))
@@ -345,7 +345,7 @@ class _Planner:
         for crowd in crowds:
             interfaces = [rooms.Interface(ask.pool) for ask in crowd.asks if ask.pool is not None]
             if interfaces:
-                yield rooms.fit_of(written(crowd.workload), crowd.count, interfaces, found)
+                yield rooms.fit_of(written(crowd.workload), crowd.count, interfaces, found, crowd.surge)
 
     def _fix(self, ask: Ask, address: IPInterface, owner: str) -> None:
         other = self._fixed.setdefault((ask.wire, address.ip), owner)

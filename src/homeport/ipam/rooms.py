@@ -77,8 +77,26 @@ def rooms_of(
     return found
 
 
-def fit_of(workload: str, replicas: int, interfaces: Sequence[Interface], rooms: Mapping[Key, Room]) -> Fit:
-    """A replica more needs an address of every range of every interface, or an entry of the interface's map."""
+class Surge(msgspec.Struct, frozen=True):
+    """How many pods more there may be of a workload while they are replaced: a number, or a share rounded up."""
+
+    number: int = 0
+    percent: int = 0
+
+    def of(self, count: int) -> int:
+        return self.number + -(-count * self.percent // 100)
+
+
+NO_SURGE = Surge()
+
+
+def fit_of(
+    workload: str, replicas: int, interfaces: Sequence[Interface], rooms: Mapping[Key, Room], surge: Surge = NO_SURGE
+) -> Fit:
+    """A replica more needs an address of every range of every interface, or an entry of the interface's map.
+
+    With more replicas, more of them are replaced at once.
+    """
     limits: list[tuple[int, str]] = []
     uses: Counter[Key] = Counter()
     for interface in interfaces:
@@ -87,8 +105,20 @@ def fit_of(workload: str, replicas: int, interfaces: Sequence[Interface], rooms:
             limits.append((interface.entries - replicas, of_map))
         else:
             uses.update((r.scope, r.range.span) for r in interface.pool.ranges)
-    limits += [
-        (rooms[key].left // times, f"{key[1]} has {max(rooms[key].left, 0)} left") for key, times in uses.items()
-    ]
+    for key, times in uses.items():
+        left = max(rooms[key].left, 0)
+        limits.append((_most(left // times, replicas, surge), f"{key[1]} has {left} left"))
     more, limit = min(limits, default=(0, "no range"), key=lambda entry: entry[0])
     return Fit(workload=workload, more=max(more, 0), limit=limit)
+
+
+def _most(left: int, replicas: int, surge: Surge) -> int:
+    """The most replicas more that fit into what is left, with what their surge adds."""
+    low, high = 0, left
+    while low < high:
+        middle = (low + high + 1) // 2
+        if middle + surge.of(replicas + middle) - surge.of(replicas) <= left:
+            low = middle
+        else:
+            high = middle - 1
+    return low
