@@ -125,7 +125,7 @@ class Term:
             _Job("networks", self._pools_due, self._count_pools),
             _Job("full pass", lambda: max(0.0, self._next_pass - clock.monotonic()), self._begin_pass),
             _Job("reservations", lambda: 0.0 if self.agenda.has_workloads() else None, self._reserver.step),
-            _Job("allocations", lambda: 0.0 if self.agenda.has_allocations() else None, self._settler.step),
+            _Job("allocations", self._settler.due_in, self._settler.step),
             _Job("ranges", self._ranges.due_in, self._ranges.flush),
             _Job("slots", self._slots.due_in, self._slots.step),
             _Job("coexistence", self._coexistence_due, self._keep_coexistence),

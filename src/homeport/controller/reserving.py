@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from homeport.controller.agenda import Agenda
 from homeport.controller.caching import AllocationCache
-from homeport.controller.proving import Proof
+from homeport.controller.proving import Proof, no_sight
 from homeport.controller.reporting import Reporter
 from homeport.controller.viewing import ClusterView, WatchedWorkload
 from homeport.ipam.allocations import Allocation, Phase
-from homeport.ipam.identities import Holder, Workload
+from homeport.ipam.identities import Workload
 from homeport.ipam.reservations import Reservation
 from homeport.model.errors import CniError, TryAgainLater
 from homeport.ports import AllocationStore, Clock, Cluster, Place
@@ -77,7 +77,7 @@ class Reserver:
         self._note(workload, frozenset(wanted or ()))
         if wanted is None:
             return
-        run = Pass(self._store, Answers(self._cluster, _no_sight), pool_of=self._view.pool_of, clock=self._clock)
+        run = Pass(self._store, Answers(self._cluster, no_sight), pool_of=self._view.pool_of, clock=self._clock)
         try:
             for name in self._cache.of_workload(workload):
                 allocation = self._cache.get(name)
@@ -120,7 +120,3 @@ class Reserver:
 def _is_wanted(allocation: Allocation, wanted: dict[Place, Reservation]) -> bool:
     reservation = wanted.get((allocation.scope, allocation.address))
     return reservation is not None and reservation.slot == allocation.slot
-
-
-def _no_sight(_holder: Holder) -> bool | None:
-    return None

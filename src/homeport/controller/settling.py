@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from homeport.controller.agenda import Agenda
 from homeport.controller.caching import AllocationCache
+from homeport.controller.proving import no_sight
 from homeport.controller.reporting import Reporter
 from homeport.controller.viewing import ClusterView
 from homeport.ipam.allocations import Allocation
-from homeport.ipam.identities import Holder
 from homeport.model.errors import TryAgainLater
 from homeport.ports import AllocationStore, Clock, Cluster
 from homeport.runtime.answering import Answers
@@ -18,6 +18,7 @@ from homeport.runtime.reconciling import Doubt, Judge, Pass, suspects
 from homeport.stores.kubernetes import names as object_names
 
 _LOOK_AT = 2000  # allocations a batch, by what the caches say
+_FIRST_PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 0.5, 60.0
 _TRUE_FOR_SECONDS = 1.0  # that a workload's or node's answer may be used again
 
 
@@ -39,20 +40,27 @@ class Settler:
         self._store, self._cluster, self._clock = store, cluster, clock
         self._reporter = reporter
         self._doubts: dict[str, Doubt] = {}
+        self._unanswered: dict[str, None] = {}  # to be looked at again, at `_again_at`
+        self._again_at = 0.0
+        self._pause = _FIRST_PAUSE_SECONDS
 
-    def step(self) -> bool:
-        """A batch; whether there was one.
+    def due_in(self) -> float | None:
+        """Seconds until there is something to look at; None when there is nothing."""
+        if self._agenda.has_allocations():
+            return 0.0
+        return max(0.0, self._again_at - self._clock.monotonic()) if self._unanswered else None
 
-        Raises what the store raises, and when questions were not answered; what is left is back on the agenda then.
-        """
+    def step(self) -> None:
+        """A batch. Raises what the store raises; what is left is back on the agenda then."""
+        if self._unanswered and self._clock.monotonic() >= self._again_at:
+            self._agenda.add_allocations(self._unanswered)
+            self._unanswered = {}
         taken = self._agenda.take_allocations(_LOOK_AT)
-        if not taken:
-            return False
         known = [found for found in map(self._cache.get, taken) if found is not None]
         for name in taken:
             self._doubts.pop(name, None)
         seen = Judge(
-            Answers(self._view, _no_sight),
+            Answers(self._view, no_sight),
             pool_of=self._view.pool_of,
             of_slot=self._cache.of_slot,
             clock=self._clock,
@@ -62,11 +70,7 @@ class Settler:
             self._settle_some(waiting)
         finally:  # other work has its turn too
             self._agenda.add_allocations(_name(allocation) for allocation in waiting)
-        unanswered = [name for name in taken if name in self._doubts and self._doubts[name].passing]
-        if unanswered:
-            self._agenda.add_allocations(unanswered)
-            raise TryAgainLater(f"settle {len(unanswered)} allocations: {self._doubts[unanswered[0]].reason}")
-        return True
+        self._note_unanswered([name for name in taken if name in self._doubts and self._doubts[name].passing])
 
     def doubts(self) -> dict[str, Doubt]:
         """By the name of the allocation, which still is as it was judged."""
@@ -76,9 +80,19 @@ class Settler:
                 del self._doubts[name]
         return dict(self._doubts)
 
+    def _note_unanswered(self, names: list[str]) -> None:
+        """They are asked about again, after a pause that grows; nothing else waits for that."""
+        if names:
+            self._reporter.tell_failure("questions", TryAgainLater(self._doubts[names[0]].reason))
+            self._unanswered |= dict.fromkeys(names)
+            self._again_at = self._clock.monotonic() + self._pause
+            self._pause = min(self._pause * 2, _MOST_PAUSE_SECONDS)
+        elif not self._unanswered:
+            self._pause = _FIRST_PAUSE_SECONDS
+
     def _settle_some(self, waiting: list[Allocation]) -> None:
         """As many as the same answers may serve for; takes them from `waiting`."""
-        run = Pass(self._store, Answers(self._cluster, _no_sight), pool_of=self._view.pool_of, clock=self._clock)
+        run = Pass(self._store, Answers(self._cluster, no_sight), pool_of=self._view.pool_of, clock=self._clock)
         until = self._clock.monotonic() + _TRUE_FOR_SECONDS
         try:
             while waiting and self._clock.monotonic() < until:
@@ -88,11 +102,6 @@ class Settler:
             report = run.report()
             self._reporter.tell(report)
             self._doubts |= {_name(doubt.allocation): doubt for doubt in report.doubts}
-
-
-def _no_sight(_holder: Holder) -> bool | None:
-    """A controller sees no namespace of any node."""
-    return None
 
 
 def _name(allocation: Allocation) -> str:

@@ -21,6 +21,7 @@ from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Holder, Owner, PodOwner, Replica, Slot, Workload
 from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.kube import decoding
+from homeport.model.errors import TryAgainLater
 from homeport.model.names import PodRef
 from homeport.ports import ApiObject, Event, LedgerEntry, Objects, Resource
 from homeport.stores.kubernetes.hints import RangeReport, decode_range
@@ -49,6 +50,8 @@ class ObjectsCluster:
         return decoding.decode_pod(found.body) if found is not None else None
 
     def workload(self, workload: Workload) -> WorkloadState | None:
+        if workload.kind != STATEFUL_SETS.kind:
+            raise TryAgainLater(f"get {workload}: the API server knows no such resource (404)")
         found = self._objects.get(STATEFUL_SETS, workload.name, namespace=workload.namespace)
         return decoding.decode_stateful_set(found.body) if found is not None else None
 

@@ -8,7 +8,7 @@ from tests.unit.controller.stages import Stage
 
 from homeport.controller.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.ipam.allocations import Phase
-from homeport.ipam.identities import PodOwner, Replica
+from homeport.ipam.identities import PodOwner, Replica, Workload
 from homeport.ports import Resource
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPLEDGERS, IPRANGES
 
@@ -207,6 +207,21 @@ def test_quarantined_stays() -> None:
     stage.remove(STATEFUL_SETS, "web")
     stage.actor().work(700.0)
     assert stage.phases() == {1: "Quarantined"}
+
+
+def test_a_kind_that_nobody_can_ask_for_keeps_its_addresses_and_holds_nothing_up() -> None:
+    stage = Stage()
+    stage.keep(stage.bind(Replica(Workload("ns", "Kafka.kafka.example", "k"), 0), 1))
+    web = stage.workload("web", 1)
+    stage.keep(stage.bind(Replica(web, 0), 2))
+    stage.remove(PODS, "web-0")
+    actor = stage.actor()
+    actor.work(200.0)
+    asked = len(actor.objects.calls)
+    stage.remove(STATEFUL_SETS, "web")
+    actor.work(0.1)
+    assert stage.phases() == {1: "Retained"}
+    assert len(actor.objects.calls) - asked < 20
 
 
 def test_a_doubt_ends_with_its_allocation() -> None:
