@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -79,7 +79,8 @@ class LeasedNode:
         try:
             yield
         finally:
-            self._objects.patch(LEASES, NAME, _spec("", 1), namespace=NAMESPACE, version=held.version)
+            with suppress(ObjectChanged):  # it took longer than the lock lasts, and another has it
+                self._objects.patch(LEASES, NAME, _spec("", 1), namespace=NAMESPACE, version=held.version)
 
     def _acquire(self) -> ApiObject:
         until = time.monotonic() + _ADD_SECONDS

@@ -15,6 +15,7 @@ FIRST = int(os.environ.get("HOMEPORT_PROTOCOL_FIRST", "0"))
 AT_ONCE = 20
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", range(FIRST, FIRST + SEEDS, AT_ONCE))
 def test_no_history_breaks_a_rule(first: int) -> None:
     for seed in range(first, min(first + AT_ONCE, FIRST + SEEDS)):

@@ -14,6 +14,7 @@ from tests.protocol.scripts import SCRIPTS, Script
 DEEP = os.environ.get("HOMEPORT_PROTOCOL_DEEP") == "1"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_with_any_fault(script: Script) -> None:
     assert in_every_way(script, order=0, fate=1) > 20
