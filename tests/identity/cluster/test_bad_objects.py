@@ -119,23 +119,25 @@ def test_allocations_of_running_pods_that_are_deleted_are_made_again(site: Site)
 
 
 def test_a_range_that_is_shrunk_below_what_is_in_use(site: Site) -> None:
-    """Who runs runs on. Who restarts finds no address there, keeps its own, and has it once the range is wide again."""
+    """Whose an address is, keeps it (R2), also through a restart; nobody new gets one outside of the range."""
     site.networks(size=5)
     site.workload(replicas=5)
     site.await_seen(site.numbered(5))
     site.networks(size=3)
     site.await_pass()
-    assert site.kernel() == site.numbered(5)
     uids = site.uids()
-    site.delete_pods("web-1", "web-4")
-    site.await_failures("web-4", "addresses are taken", 1)
-    site.await_seen(site.numbered(4))
-    own = flat({"web-4": site.numbered(5)["web-4"]})
+    site.delete_pods(*site.numbered(5))
+    site.restarted(site.numbered(5), uids)
+    site.workload("stranger", 1)
+    site.await_failures("stranger-0", "addresses are taken", 1)
+    site.scale("web", 4)  # web-4 keeps number 4, which is outside now
+    site.await_failures("stranger-0", "addresses are taken", 2)
     site.await_pass()
-    assert site.addresses_in("Retained") == own
-    site.networks(size=5)
-    site.await_seen(site.numbered(5))
-    assert len(site.uids() & uids) == 3
+    assert site.addresses_in("Retained") == flat(site.numbered(5)) - flat(site.numbered(4))
+    site.networks(size=6)
+    site.await_seen({"stranger-0": site.shape.numbered(5)}, "stranger")
+    site.scale("web", 5)
+    site.await_seen(site.numbered(5), "web")
     site.require_no_leak()
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 DYING = (sys.executable, str(Path(__file__).with_name("dying_controller.py")))
-WRITES = "delete ipallocations", "create ipallocations", "patch ipranges", "ipledgers"
+WRITES = "create ipallocations", "delete ipallocations", "patch ipallocations", "ipranges"
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces"
 
 
