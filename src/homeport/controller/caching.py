@@ -23,10 +23,9 @@ _MOST_RETENTIONS = 1000  # that are kept once; whoever writes a new one for each
 
 
 class AllocationCache:
-    """By the names of their objects. `undecodable` has those that cannot be read, and why: they are not absent."""
+    """By the names of their objects."""
 
     def __init__(self) -> None:
-        self.undecodable: dict[str, str] = {}
         self._lock = threading.Lock()
         self._allocations: dict[str, Allocation] = {}
         self._of_pod: dict[PodRef, tuple[str, ...]] = {}
@@ -73,7 +72,6 @@ class AllocationCache:
     def put(self, name: str, allocation: Allocation) -> Allocation | None:
         """What was known of it before; None when it is new."""
         with self._lock:
-            self.undecodable.pop(name, None)
             before = self._allocations.get(name)
             small = self._small(allocation)
             if before is not None:
@@ -82,15 +80,9 @@ class AllocationCache:
             self._index(name, small)
             return before
 
-    def put_undecodable(self, name: str, reason: str) -> None:
-        """It is there, and what it says is not known: what it said last still stands."""
-        with self._lock:
-            self.undecodable[name] = reason
-
     def remove(self, name: str) -> Allocation | None:
         """It is proven gone; what was known of it."""
         with self._lock:
-            self.undecodable.pop(name, None)
             before = self._allocations.pop(name, None)
             if before is not None:
                 self._unindex(name, before)

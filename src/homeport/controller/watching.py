@@ -129,11 +129,7 @@ class Watches:
     # --- allocations ---
 
     def _allocation(self, found: ApiObject) -> None:
-        try:
-            record = decode_record(found)
-        except DecodeFailure as e:
-            self._cache.put_undecodable(found.name, str(e))
-            raise
+        record = decode_record(found)
         with self._allocating:
             before = self._cache.put(found.name, record.allocation)
             self._ledger.changed(before, record)

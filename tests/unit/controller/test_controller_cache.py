@@ -89,13 +89,3 @@ def test_what_is_equal_is_kept_once() -> None:
     assert first.holder is not None
     assert second.holder is not None
     assert first.holder.container_id is second.holder.container_id
-
-
-def test_what_cannot_be_read_is_not_absent() -> None:
-    cache = AllocationCache()
-    known = allocation(random.Random(1), 1, 1)
-    cache.put("10.0.0.1", known)
-    cache.put_undecodable("10.0.0.1", "no address")
-    assert (cache.get("10.0.0.1"), cache.undecodable) == (known, {"10.0.0.1": "no address"})
-    cache.put("10.0.0.1", known)
-    assert cache.undecodable == {}
