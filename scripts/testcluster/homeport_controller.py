@@ -1,4 +1,4 @@
-"""`homeport-controller` as a process, with the role that deploy/rbac.yaml gives it and no other. I/O: processes, files."""
+"""`homeport-controller` as a process, with the role of deploy/rbac.yaml and no other. I/O: processes, files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from testcluster.homeport_node import ROOT
 
 CONTROLLER = (sys.executable, "-m", "homeport.controller")
 GROUP = "homeport:controllers"
-READY_SECONDS = 20.0
-_LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/homeport-controller"
 
 
 class HomeportController:
