@@ -355,6 +355,38 @@ def test_a_late_release_leaves_the_next_claim_alone(cluster: Cluster) -> None:
     assert cluster.reservation("10.0.0.2") == {"podref": "homeport", "containerid": mark_of(second)}
 
 
+def test_a_late_release_leaves_the_same_container_s_next_claim_alone(cluster: Cluster) -> None:
+    """An ADD that failed and is tried again has the same slot and holder, and another time."""
+    cluster.whereabouts(RANGE).add("w1", "shop/old-1")
+    first = cluster.store.create(allocation("10.0.0.2"), cause="test")
+    cluster.inner.delete(first, cause="undone; telling Whereabouts is late")
+    again = msgspec.structs.replace(first, since=START + timedelta(microseconds=1), version=0)
+    second = cluster.store.create(again, cause="test")
+    cluster.store.records.hand_over(("", first.address), mark_of(first), None)
+    assert cluster.entries("10.0.0.0-29")["2"]["id"] == mark_of(second)
+
+
+def test_a_write_that_nobody_answered_for_keeps_its_mark(cluster: Cluster) -> None:
+    """It may yet be done (R12); one that certainly was not leaves nothing."""
+    cluster.whereabouts(RANGE).add("w1", "shop/old-1")
+
+    class Silent(MemoryStore):
+        error: TryAgainLater = TryAgainLater("no answer")
+
+        def create(self, allocation: Allocation, *, cause: str) -> Allocation:
+            raise self.error
+
+    inner = Silent()
+    store = CoexistingStore(inner, cluster.objects, NAMESPACE)
+    with pytest.raises(TryAgainLater):
+        store.create(allocation("10.0.0.2"), cause="test")
+    assert cluster.entries("10.0.0.0-29")["2"]["id"] == mark_of(allocation("10.0.0.2"))
+    inner.error = Unreachable("connection refused")
+    with pytest.raises(Unreachable):
+        store.create(allocation("10.0.0.3"), cause="test")
+    assert list(cluster.entries("10.0.0.0-29")) == ["1", "2"]
+
+
 def test_a_release_that_could_not_tell_whereabouts_is_completed_by_its_repetition(cluster: Cluster) -> None:
     cluster.whereabouts(RANGE).add("w1", "shop/old-1")
     bound = cluster.store.create(allocation("10.0.0.2"), cause="test")
