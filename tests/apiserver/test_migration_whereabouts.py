@@ -228,7 +228,7 @@ class Shop:
 def shop(admin: Api, connect: Connect, namespace: str, kubeconfig: Path, wait_until: Callable[..., None]) -> Shop:
     shop = Shop(admin, connect(), namespace, kubeconfig)
     pods = f"/api/v1/namespaces/{namespace}/pods"
-    wait_until(lambda: len(admin.get(pods)["items"]) == 4)
+    wait_until(lambda: len(admin.get(pods)["items"]) == 4, deadline=30.0)
     for pod in ("web-1", "here", "web-0", "there"):
         shop.attach(pod)
     shop.attach("gone", alive=False)
