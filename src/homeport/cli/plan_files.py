@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from homeport.cni import documents
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import PodOwner, Replica, Workload
 from homeport.ipam.objects import WorkloadState
@@ -123,7 +124,7 @@ class _Workload:
         self._find_claim = find_claim
         self._nodes = nodes
         metadata = body["metadata"]
-        self._own = _under(metadata, "annotations")
+        self._metadata = metadata
         group = str(body.get("apiVersion", "")).rpartition("/")[0]
         self._group = group
         self._kind = str(body["kind"])
@@ -238,11 +239,22 @@ class _Workload:
         return value
 
     @property
+    def _own(self) -> Mapping[str, str]:
+        return self._strings(_under(self._metadata, "annotations"))
+
+    @property
     def _template_annotations(self) -> Mapping[str, str]:
         if self._kind == "Pod":
             return self._own
         spec = _under(self._spec, "jobTemplate", "spec") if self._kind == "CronJob" else self._spec
-        return _under(spec, "template", "metadata", "annotations")
+        return self._strings(_under(spec, "template", "metadata", "annotations"))
+
+    def _strings(self, annotations: Mapping[str, Any]) -> Mapping[str, str]:
+        for key, value in annotations.items():
+            if not isinstance(value, str):
+                name, found = written(self.workload), documents.shown(value)
+                raise InvalidNetConf(f'annotation "{key}" of {name}: found {found}, expected a string')
+        return annotations
 
     @property
     def _annotation(self) -> str:

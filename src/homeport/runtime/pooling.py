@@ -51,6 +51,14 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     wire: str = ""
 
 
+class _Fixed(msgspec.Struct, frozen=True):
+    address: str
+
+
+class _FixedKeys(msgspec.Struct, frozen=True):
+    addresses: tuple[_Fixed, ...] = ()
+
+
 def network_of(definition: NetworkDefinition) -> ConfList:
     """The definition's configuration; raises with its name. An empty one stands in a file of every node."""
     if not definition.config.strip():
@@ -151,9 +159,8 @@ def _fixed(ipam: Ipam, selection: NetworkSelection, pool: Pool | None) -> Iterab
     kind = ipam.get("type")
     if kind == "static" and asked:
         return asked
-    listed = ipam.get("addresses") if kind in ("static", POOLED) else None
-    texts = [item.get("address") for item in listed or () if isinstance(item, Mapping)]
-    configured = [parse_interface(str(text), f"ipam.addresses[{n}].address") for n, text in enumerate(texts)]
+    listed = documents.convert(ipam, _FixedKeys, at="ipam").addresses if kind in ("static", POOLED) else ()
+    configured = [parse_interface(item.address, f"ipam.addresses[{n}].address") for n, item in enumerate(listed)]
     return [*configured, *(asked if kind == POOLED else ())]
 
 
