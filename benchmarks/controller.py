@@ -123,7 +123,7 @@ def _start(watched: Watched, figures: Figures) -> float:
 
 def _rest(watched: Watched, figures: Figures, seconds: float) -> None:
     """Nothing happens. A full pass costs as much CPU as it takes time, or less."""
-    watched.wait(lambda: _cpu_percent(watched, 2.0) < 5, "it has come to rest")
+    watched.wait(lambda: watched.metric("homeport_controller_pending_lists") == 0, "everything is listed")
     figures.idle_percent = _cpu_percent(watched, seconds)
     figures.idle_with_passes_percent = figures.idle_percent + figures.full_pass_seconds / 300 * 100
     figures.resident_mib = watched.memory_mib("VmRSS")

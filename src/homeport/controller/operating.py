@@ -139,6 +139,10 @@ class Term:
         missing = self._watches.missing()
         return f"never listed yet: {', '.join(missing)}" if missing else ""
 
+    def pending(self) -> int:
+        """How many resources have not been listed to their end yet; IPSlots come last, and nothing waits for them."""
+        return len(self._watches.missing()) + (not self._slots.is_listed())
+
     def step(self) -> float:
         """Does what is due, each kind of work once; the seconds until more will be, if nothing wakes the agenda."""
         if not self._watching and not self._start_watching():

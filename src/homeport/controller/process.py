@@ -65,9 +65,14 @@ class Controller:
             "homeport_controller_leader", "Whether this one leads.", lambda: float(self._elector.is_leader())
         )
         self._reporter.gauge(
+            "homeport_controller_pending_lists",
+            "Resources that the leader has not listed to their end yet.",
+            lambda: self._of_term(Term.pending),
+        )
+        self._reporter.gauge(
             "homeport_controller_allocations",
             "Allocations that the leader knows of.",
-            lambda: float(len(self._term.cache)) if self._term is not None else 0.0,
+            lambda: self._of_term(lambda term: len(term.cache)),
         )
 
     def start(self) -> None:
@@ -165,6 +170,11 @@ class Controller:
         finally:
             self._term = None
             term.close()
+
+    def _of_term(self, count: Callable[[Term], int]) -> float:
+        """Of the term under way; 0 for one that stands by."""
+        term = self._term
+        return float(count(term)) if term is not None else 0.0
 
     def _unhealthy(self) -> str:
         waited = self._clock.monotonic() - self._stepped_at

@@ -88,6 +88,10 @@ class SlotKeeper:
         for name in due:
             self._remove(name, now)
 
+    def is_listed(self) -> bool:
+        """Whether every IPSlot has been looked at once."""
+        return self._seen is None
+
     def stop(self) -> None:
         if self._watch is not None:
             self._watch.stop()
