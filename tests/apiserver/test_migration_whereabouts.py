@@ -56,7 +56,7 @@ def connect(kubeconfig: Path) -> Iterator[Connect]:
     made: list[KubernetesObjects] = []
 
     def connect() -> KubernetesObjects:
-        made.append(KubernetesObjects.connect(config))
+        made.append(KubernetesObjects.connect(config, deadline_seconds=20.0))  # races are to be lost, not timed out
         return made[-1]
 
     yield connect

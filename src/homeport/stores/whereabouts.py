@@ -34,7 +34,7 @@ from homeport.ipam.whereabouts import (
     split_scope,
 )
 from homeport.model.addresses import IPAddress, IPNetwork
-from homeport.model.errors import TryAgainLater, UnsupportedField
+from homeport.model.errors import CniError, TryAgainLater, UnsupportedField
 from homeport.model.names import is_subdomain
 from homeport.ports import ObjectChanged, ObjectExists, Objects, PatchRefused, Place, Resource
 
@@ -255,7 +255,7 @@ class _Writing:
     def undo(self) -> None:
         """What another has changed since stays, and so does what the API server does not answer for."""
         for action in reversed(self._undo):
-            with suppress(PatchRefused, ObjectChanged, ObjectExists, TryAgainLater):
+            with suppress(PatchRefused, ObjectChanged, CniError):
                 action()
 
     def write_entry(self, pool: ForeignPool) -> None:
