@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from homeport.cli import plan_files
@@ -74,6 +74,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path] * bool(path) + [place for key, below in items for place in places(below, (*path, key))]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(places(OBJECTS)), scalars, st.booleans()), max_size=4))
 def test_any_manifest(changes: list[tuple[tuple[Any, ...], Any, bool]]) -> None:
     objects = copy.deepcopy(OBJECTS)

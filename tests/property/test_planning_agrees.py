@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import msgspec
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from tests.stand_ins import StandingClock, World, attachment_of, netconf, shells_on
 
@@ -115,6 +115,7 @@ def planned(plan: Plan, replica: Replica) -> list[IPAddress] | None:
     return [line.address.ip for line in lines if line.address is not None]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(RANGES),
     st.sampled_from(["ordinal", "ordinal", "lowest"]),
