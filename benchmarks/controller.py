@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -93,7 +94,7 @@ def measure(folder: Path, *, pods: int, networks: int, idle_seconds: float) -> F
         admin = Api(plane.access())
         install(admin)
         plane.fill(populating.cluster(pods=pods, networks=networks))
-        port = 9754
+        port = _free_port()
         controller = HomeportController(
             plane, folder / "controller", settings={"metricsPort": port, "metricsAddress": "127.0.0.1"}
         )
@@ -107,6 +108,11 @@ def measure(folder: Path, *, pods: int, networks: int, idle_seconds: float) -> F
         controller.kill()
         admin.close()
     return figures
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def _start(watched: Watched, figures: Figures) -> float:
