@@ -423,7 +423,6 @@ def test_an_interface_that_was_taken_over_gets_its_namespace_from_the_result_of_
     )
     machine.namespaces.add("/ns/c1")
     machine.look()
-    machine.look()
     (held,) = machine.store.of_holder("c1", "net1")
     assert held.holder is not None
     assert held.holder.netns_path == "/ns/c1"

@@ -245,15 +245,16 @@ class Holding:
         self._repaired("released", present, cause)
 
     def _complete(self, seen: Allocation, holder: Holder) -> None:
-        """Notes the namespace of an interface that another program made, and whose allocation was taken over from it:
-        the next round then knows what to look at. What this node keeps no result of stays as it is (R12).
+        """Notes the namespace of an interface that another program made, and whose allocation was taken over from it.
+        What this node keeps no result of stays as it is (R12).
         """
         path = self._netns_of(holder.container_id, holder.ifname)
         present = self._remote.get(seen.scope, seen.address) if path is not None else None
         if path is None or present is None or present.holder != holder or present.slot != seen.slot:
             return
         known = msgspec.structs.replace(holder, netns_path=path)
-        self._remote.replace(msgspec.structs.replace(present, holder=known), cause="namespace noted")
+        noted = self._remote.replace(msgspec.structs.replace(present, holder=known), cause="namespace noted")
+        self._account_for(noted, known)
 
     # --- facts ---
 
