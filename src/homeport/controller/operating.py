@@ -6,6 +6,7 @@ waits, and time is only what the clock says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -28,6 +29,8 @@ from homeport.stores.keeping_coexistence import CoexistenceKeeper
 from homeport.stores.kubernetes.store import KubernetesStore
 
 FULL_PASS_SECONDS = 300.0
+_POOLS_SECONDS = 1.0  # between two times that changed networks are read
+_REST_FOR_WORK = 10.0  # as long as such work took, it rests so many times before more of it
 _FIRST_PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 0.5, 30.0
 
 
@@ -120,6 +123,8 @@ class Term:
         self._watching = False
         self._began_pass: float | None = None  # of the full pass that is under way
         self._next_pass = 0.0
+        self._pass_took = 0.0
+        self._counted_at = -math.inf
         self._jobs = (
             _Job("ledger", self._ledger.due_in, self._keep_ledger),
             _Job("networks", self._pools_due, self._count_pools),
@@ -188,10 +193,15 @@ class Term:
         self._ledger.prune()
 
     def _pools_due(self) -> float | None:
-        return 0.0 if self._watches.pools_changed.is_set() else None
+        """Networks that change one after the other are taken together: each time costs a look at everything."""
+        if not self._watches.pools_changed.is_set():
+            return None
+        rest = max(_POOLS_SECONDS, _REST_FOR_WORK * self._pass_took)
+        return max(0.0, self._counted_at + rest - self._clock.monotonic())
 
     def _count_pools(self) -> None:
         """Other networks: other ranges, other maps, other wishes for retention."""
+        self._counted_at = self._clock.monotonic()
         self._watches.count_pools()
         self._next_pass = self._clock.monotonic()
 
@@ -215,6 +225,7 @@ class Term:
         """Once the last allocation has been looked at."""
         if self._began_pass is None or self.agenda.has_allocations():
             return
-        self._reporter.pass_seconds.set(self._clock.monotonic() - self._began_pass)
+        self._pass_took = self._clock.monotonic() - self._began_pass
+        self._reporter.pass_seconds.set(self._pass_took)
         self._began_pass = None
         self._reporter.tell_doubts(self._settler.doubts())

@@ -105,3 +105,22 @@ def test_ipv6_ranges_count_beyond_what_numbers_hold(stage: Stage, actor: Actor) 
     actor.work()
     found = next(r for r in map(decode_range, stage.people.list(IPRANGES)) if r.span.first.version == 6)
     assert found.totals.usable == found.totals.free == 2**63 - 1
+
+
+def test_networks_that_come_one_after_the_other_are_counted_together(stage: Stage, actor: Actor) -> None:
+    counted: list[float] = []
+    count = actor.term._watches.count_pools
+
+    def note() -> None:
+        counted.append(stage.clock.monotonic())
+        count()
+
+    actor.term._watches.count_pools = note  # type: ignore[method-assign]
+    for number in range(40):
+        stage.define(f"n{number}", range_=f"10.3.{number}.0/24")
+        actor.objects.deliver()
+        actor.term.step()
+        stage.clock.sleep(0.1)
+    actor.work()
+    assert len(stage.people.list(IPRANGES)) == 41
+    assert len(counted) <= 5
