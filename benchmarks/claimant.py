@@ -26,7 +26,7 @@ from homeport.ipam.objects import NodeState, OwnerReference, Pod, WorkloadState
 from homeport.kube import configs
 from homeport.kube.asking import DEADLINE_SECONDS
 from homeport.kube.objects import KubernetesObjects
-from homeport.model.errors import CniError
+from homeport.model.errors import CniError, TryAgainLater
 from homeport.model.names import PodRef
 from homeport.plugins import whereabouts
 from homeport.stores.claims import Claims
@@ -92,6 +92,18 @@ class Claimant:
         shells = build_shells(node=node, cluster=self._known)
         self._shells = msgspec.structs.replace(shells, open_allocations=lambda _path: self.store)
 
+    def connect(self) -> None:
+        """So that the first claim finds a connection; many processes that start at once may keep each other waiting."""
+        until = time.monotonic() + PATIENT
+        while True:
+            try:
+                self.remote.get("", ip_address("10.64.0.1"))
+            except TryAgainLater:
+                if time.monotonic() > until:
+                    raise
+            else:
+                return
+
     def pod(self, name: str, *, is_replica: bool = False) -> Pod:
         """A pod of the node, as its watch tells of it."""
         owner = OwnerReference(api_version="apps/v1", kind="StatefulSet", name="web", uid="web") if is_replica else None
@@ -156,7 +168,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hpb-") as folder:
         patience = DEADLINE_SECONDS if who == OURS else PATIENT
         claimant = Claimant(Path(kubeconfig), node, Path(folder), range_, deadline_seconds=patience)
-        claimant.remote.get("", ip_address("10.64.0.1"))  # connects
+        claimant.connect()
         print("ready", flush=True)
         sys.stdin.readline()
         print(msgspec.json.encode(_share(claimant, node, int(count), who, range_)).decode(), flush=True)

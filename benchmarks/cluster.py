@@ -92,6 +92,7 @@ def measure(folder: Path, *, rounds: int, levels: Sequence[int], pods: int) -> C
         for level in levels:
             plane.fill(dict(_allocations(filled, level)))
             filled = level
+            _await_watched(admin, level)
             _hint(admin, level)
             has_pool = _fill_pool(plane, admin, level, missing)
             for number in range(rounds + 1):
@@ -289,6 +290,21 @@ def _allocations(first: int, end: int) -> Iterator[tuple[str, bytes]]:
         metadata = {**body.pop("metadata"), "uid": f"uid-{n}"}
         value = _stored("homeport.dev/v1alpha1", "IPAllocation", metadata, body)
         yield f"/registry/homeport.dev/ipallocations/{name}", value
+
+
+def _await_watched(admin: Api, taken: int) -> None:
+    """Until the API server's own watch of etcd has come to the last of what was filled in, or it would be busy yet."""
+    until = time.monotonic() + READY_SECONDS
+    last = f"{_OURS_PATH}/ipallocations/{names.allocation_name('', _FIRST + taken - 1)}"
+    while taken:
+        try:
+            admin.get(last, resourceVersion="0")  # from what it has in memory
+        except ApiError as e:
+            if e.status != 404 or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _hint(admin: Api, taken: int) -> None:
