@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from homeport.ipam.identities import Slot, Workload
-from homeport.ipam.objects import NodeState, Pod, WorkloadState
+from homeport.ipam.objects import STATIC_HASH, NodeState, Pod, WorkloadState
 from homeport.ipam.policies import ADDRESSES, RETENTION
 from homeport.ipam.pools import Pool
 from homeport.kube import decoding
@@ -31,8 +31,13 @@ FillIpam = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """A plugin's ipam section, with what a flat file adds."""
 
 
+class _PodNotes(msgspec.Struct, gc=False):
+    config_hash: str = msgspec.field(name=STATIC_HASH, default="")
+
+
 class _PodMetadata(msgspec.Struct, gc=False):
     uid: str
+    annotations: _PodNotes | None = None
 
 
 class _PodStatus(msgspec.Struct, gc=False):
@@ -77,12 +82,13 @@ def decode_pod(stored: ApiObject) -> Pod:
         wire = _POD.decode(stored.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise DecodeFailure(f"decode pod {stored.namespace}/{stored.name}: {e}") from e
+    notes = wire.metadata.annotations
     return Pod(
         ref=PodRef(sys.intern(stored.namespace), stored.name),
         uid=sys.intern(wire.metadata.uid),
         phase=_FINISHED.get(wire.status.phase, "Running"),  # type: ignore[arg-type]
         labels=_NOTHING,
-        annotations=_NOTHING,
+        annotations={STATIC_HASH: notes.config_hash} if notes is not None and notes.config_hash else _NOTHING,
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from homeport.ipam.identities import Workload
 from homeport.model.names import PodRef
 
-_STATIC_HASH = "kubernetes.io/config.hash"
+STATIC_HASH = "kubernetes.io/config.hash"
 
 
 class OwnerReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
         """Whether runtimes call it so: a static pod is known to them by a hash, which the API server's copy of it
         carries as an annotation.
         """
-        return uid in (self.uid, self.annotations.get(_STATIC_HASH))
+        return uid in (self.uid, self.annotations.get(STATIC_HASH))
 
     @property
     def finished(self) -> bool:

@@ -66,8 +66,8 @@ class Answers:
         if not holder.pod_uid:
             raise Unknown("its pod's UID was never known")
         facts = HolderFacts(
-            pod_gone=pod is None or pod.uid != holder.pod_uid,
-            pod_finished=pod is not None and pod.uid == holder.pod_uid and pod.finished,
+            pod_gone=pod is None or not pod.is_known_as(holder.pod_uid),
+            pod_finished=pod is not None and pod.is_known_as(holder.pod_uid) and pod.finished,
             netns_exists=exists,
         )
         if exists is not None or not (facts.pod_gone or facts.pod_finished):

@@ -180,13 +180,13 @@ class Stage:
         """A pod of that name; its UID."""
         return self.put(PODS, name, {"status": {"phase": phase}}).uid
 
-    def bind(self, owner: Owner, number: int, *, node: str = "n1", uid: str | None = None) -> Allocation:
+    def bind(self, owner: Owner, number: int, *, node: str = "n1", uid: str = "") -> Allocation:
         """A pod for the owner, and what its ADD leaves behind."""
         match owner:
             case Replica():
                 uid = uid or self.pod(owner.pod.name)
             case PodOwner(_, _, own):
-                uid = own
+                uid = uid or own
         container = secrets.token_hex(6)
         return self.store.create(
             Allocation(
@@ -195,7 +195,7 @@ class Stage:
                 slot=Slot(owner, "lan", "net1"),
                 phase=Phase.BOUND,
                 holder=Holder(
-                    container_id=container, ifname="net1", netns_path=f"/run/{container}", node=node, pod_uid=uid or ""
+                    container_id=container, ifname="net1", netns_path=f"/run/{container}", node=node, pod_uid=uid
                 ),
                 since=self.clock.now(),
             ),

@@ -251,3 +251,14 @@ def test_much_to_do_leaves_room_for_the_rest() -> None:
     last = len(order) - order[::-1].index("ipallocations")
     assert "ipranges" in order[: last - 50]
     assert "ipledgers" in order[: last - 50]
+
+
+def test_a_static_pod_is_no_doubt() -> None:
+    """Runtimes know it by a hash, the API server by a UID of its own."""
+    stage = Stage()
+    uid = stage.put(PODS, "s", {"metadata": {"annotations": {"kubernetes.io/config.hash": "hash-1"}}}).uid
+    stage.bind(PodOwner("ns", "s", uid), 1, uid="hash-1")
+    actor = stage.actor()
+    actor.work(700.0)
+    assert (stage.phases(), actor.doubtful()) == ({1: "Bound"}, 0)
+    assert [c for c in actor.objects.calls if c.verb == "get" and c.resource == PODS] == []
