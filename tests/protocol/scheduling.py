@@ -181,3 +181,19 @@ class Scheduler:
             task.error = e
         task.ended = True
         self._back.release()
+
+
+class TaskLock:
+    """A lock whose holder may stand at a point: whoever waits lets others run."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._held = False
+
+    def __enter__(self) -> None:
+        while self._held:
+            self._scheduler.point("wait for a lock")
+        self._held = True
+
+    def __exit__(self, *_error: object) -> None:
+        self._held = False

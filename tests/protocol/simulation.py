@@ -17,7 +17,7 @@ from typing import Any, cast
 import msgspec
 from tests.protocol.laws import Laws
 from tests.protocol.machines import Container, SimCluster, SimNode, Stage
-from tests.protocol.scheduling import Chooser, Killed, Scheduler
+from tests.protocol.scheduling import Chooser, Killed, Scheduler, TaskLock
 from tests.stand_ins import StandingClock, World, shells_on
 from tests.stand_ins_objects import Call, Fate, MemoryObjects
 from tests.stand_ins_server import MemoryServer
@@ -54,22 +54,6 @@ class SimClock(StandingClock):
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
         self._scheduler.point("sleep")
-
-
-class TaskLock:
-    """A lock whose holder may stand at a point: whoever waits lets others run."""
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._held = False
-
-    def __enter__(self) -> None:
-        while self._held:
-            self._scheduler.point("wait for a lock")
-        self._held = True
-
-    def __exit__(self, *_error: object) -> None:
-        self._held = False
 
 
 @dataclass
