@@ -52,9 +52,7 @@ def reservations_for(state: WorkloadState, annotation: str, pool_at: PoolAt) -> 
         ordinal += 1
 
 
-def _reserved_on(
-    wanted: Iterable[NetworkSelection], pool_at: PoolAt, state: WorkloadState
-) -> Iterator[Reservation]:
+def _reserved_on(wanted: Iterable[NetworkSelection], pool_at: PoolAt, state: WorkloadState) -> Iterator[Reservation]:
     for index, selection in enumerate(wanted, start=1):
         pool = pool_at(f"{selection.namespace}/{selection.name}")
         if pool is not None:
