@@ -68,7 +68,8 @@ class HomeportController:
         """SIGTERM, as a kubelet does; it must end well."""
         assert self.process is not None
         self.process.terminate()
-        assert self.process.wait(30) == 0, self.log()
+        status = self.process.wait(30)
+        assert status == 0, f"{self.name} ended with {status}\n{self.log()[-6000:]}"
         self.process = None
 
     def pause(self) -> None:
