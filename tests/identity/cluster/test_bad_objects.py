@@ -167,7 +167,7 @@ def test_a_controller_whose_clock_is_wrong_frees_nothing_that_is_kept(
 ) -> None:
     """Its lease is timed by its monotonic clock, and who keeps without limit keeps."""
     assert crew.controller
-    crew.controller.stop()
+    crew.controller.kill()
     skewed = crew.make_controller(
         "controller-skewed", tmp_path, program=SKEWED, environ={"HOMEPORT_TEST_SKEW": str(skew)}
     )

@@ -33,7 +33,7 @@ def wish(tmp_path: Path) -> Path:
 def mortal(crew: Crew, wish: Path, tmp_path: Path) -> Iterator[HomeportController]:
     """One that is started again whenever it dies, instead of the crew's own."""
     assert crew.controller
-    crew.controller.stop()
+    crew.controller.kill()  # it may have been started a moment ago
     made = crew.make_controller(
         "controller-mortal", tmp_path, program=DYING, environ={"HOMEPORT_TEST_DEATH": str(wish)}, leaseSeconds=2
     )

@@ -94,13 +94,12 @@ def test_e20_a_replica_that_ends_while_the_api_server_is_away(site: Site, crew: 
         return all(a in records and records[a].container != before.container_id for a in own)
 
     site.wait(is_let_go, "the API server has been told")
-    node.kubelet.restart_sandbox(site.namespace, "web-1")
 
     def is_back() -> bool:
         now = node.kubelet.sandbox(site.namespace, "web-1")
         return now is not None and now.container_id != before.container_id and look(now) == site.shape.numbered(1)
 
-    site.wait(is_back, "its new sandbox has its address")
+    site.wait(is_back, "the kubelet made it another sandbox, which has its address")
     site.require_no_leak()
 
 
