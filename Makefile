@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: ## Show the main job: a StatefulSet that keeps its addresses, for real, on this machine
 	@scripts/bootstrap run
