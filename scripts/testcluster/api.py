@@ -136,20 +136,22 @@ class Api:
 
     def apply(self, manifest: Json) -> Json:
         """Creates the object or changes it to what the manifest says (server-side apply)."""
-        group_version, kind = manifest["apiVersion"], manifest["kind"]
-        root = f"/api/{group_version}" if group_version == "v1" else f"/apis/{group_version}"
-        resource = next(
-            r for r in self.get(root)["resources"] if r["kind"] == kind and "/" not in r["name"]
-        )  # the API server's own word on what its path is
-        metadata = manifest["metadata"]
-        place = f"/namespaces/{metadata.get('namespace', 'default')}" if resource["namespaced"] else ""
         return self.request(
             "PATCH",
-            f"{root}{place}/{resource['name']}/{metadata['name']}",
+            self.path_of(manifest),
             manifest,
             parameters={"fieldManager": "testcluster", "force": "true"},
             content_type=APPLY,
         )
+
+    def path_of(self, manifest: Json) -> str:
+        """The object's, by the API server's own word on its kind."""
+        group_version, kind = manifest["apiVersion"], manifest["kind"]
+        root = f"/api/{group_version}" if group_version == "v1" else f"/apis/{group_version}"
+        resource = next(r for r in self.get(root)["resources"] if r["kind"] == kind and "/" not in r["name"])
+        metadata = manifest["metadata"]
+        place = f"/namespaces/{metadata.get('namespace', 'default')}" if resource["namespaced"] else ""
+        return f"{root}{place}/{resource['name']}/{metadata['name']}"
 
     def apply_file(self, path: Path) -> list[Json]:
         """Every document of a YAML file, in order."""

@@ -29,6 +29,9 @@ from homeport.kube import configs
 from homeport.kube.objects import KubernetesObjects
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPLEDGERS, IPRANGES, IPSLOTS
 
+WaitUntil = Callable[..., None]
+COEXISTENCE = binaries.ROOT / "deploy" / "rbac-coexist.yaml"
+
 
 class MakeControlPlane(Protocol):
     def __call__(self, timing: Timing = USUAL) -> ControlPlane: ...
@@ -82,6 +85,29 @@ def objects(control_plane: ControlPlane, wait_until: Callable[..., None]) -> Ite
             objects.delete(resource, stored.name)
     wait_until(lambda: not objects.names(IPALLOCATIONS))
     objects.close()
+
+
+@pytest.fixture
+def coexistence(admin: Api, wait_until: WaitUntil) -> Iterator[Callable[[], None]]:
+    """To be called for deploy/rbac-coexist.yaml to be in force. It is not before, nor after the test."""
+    given: list[dict[str, Any]] = []
+
+    def may_write() -> bool:
+        attributes = {"verb": "create", "group": "whereabouts.cni.cncf.io", "resource": "ippools"}
+        spec = {"user": "a", "groups": ["homeport:nodes"]}
+        spec["resourceAttributes"] = {**attributes, "namespace": "kube-system"}
+        return bool(
+            admin.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": spec})["status"]["allowed"]
+        )
+
+    def give() -> None:
+        given.extend(admin.apply_file(COEXISTENCE))
+        wait_until(may_write)  # the authorizer watches roles
+
+    yield give
+    for document in given:
+        admin.delete(admin.path_of(document))
+    wait_until(lambda: not may_write())
 
 
 @pytest.fixture

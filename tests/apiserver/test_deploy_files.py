@@ -55,7 +55,9 @@ def test_the_controllers_pods_can_start(admin: Api, tmp_path: Path) -> None:
     assert found.metrics_port == container["ports"][0]["containerPort"]
 
 
-def test_only_coexistence_lets_us_write_what_is_whereabouts(admin: Api, wait_until: WaitUntil) -> None:
+def test_only_coexistence_lets_us_write_what_is_whereabouts(
+    admin: Api, wait_until: WaitUntil, coexistence: Callable[[], None]
+) -> None:
     group, namespace = "whereabouts.cni.cncf.io", "kube-system"
 
     def verbs(resource: str) -> list[str]:
@@ -70,12 +72,6 @@ def test_only_coexistence_lets_us_write_what_is_whereabouts(admin: Api, wait_unt
 
     resources = ("ippools", "overlappingrangeipreservations", "nodeslicepools")
     wait_until(lambda: [verbs(resource) for resource in resources] == [[], [], []])
-    coexist = documents("rbac-coexist.yaml")
-    for document in coexist:
-        admin.apply(document)
+    coexistence()
     wanted = [["get", "list", "create", "patch"], ["get", "list", "create", "patch", "delete"], ["list"]]
-    try:
-        wait_until(lambda: [verbs(resource) for resource in resources] == wanted)  # as the authorizer watches roles
-    finally:
-        for document in coexist:
-            admin.delete(PATHS[document["kind"]].format(**document["metadata"]))
+    wait_until(lambda: [verbs(resource) for resource in resources] == wanted)  # as the authorizer watches roles

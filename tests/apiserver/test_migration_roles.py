@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from testcluster.api import MERGE, Api
-from testcluster.binaries import ROOT
 from testcluster.control_plane import ControlPlane, node_user
 from tests.stand_ins_whereabouts import WhereaboutsNode
 
@@ -64,7 +63,7 @@ def test_a_claim_is_read_by_name(node: KubernetesClient, admin: Api, namespace: 
 
 
 def test_a_node_and_the_controller_may_do_what_coexistence_takes(
-    control_plane: ControlPlane, node: KubernetesClient, admin: Api
+    control_plane: ControlPlane, node: KubernetesClient, admin: Api, coexistence: Callable[[], None]
 ) -> None:
     for crd in admin.apply_file(FIXTURES / "whereabouts" / "crds.yaml"):
         admin.wait_established(crd["metadata"]["name"])
@@ -79,8 +78,7 @@ def test_a_node_and_the_controller_may_do_what_coexistence_takes(
     )
     with pytest.raises(IOFailure, match="forbids"):
         store.create(wanted, cause="test")
-    for made in admin.apply_file(ROOT / "deploy" / "rbac-coexist.yaml"):
-        assert made["metadata"]["namespace"] == NAMESPACE
+    coexistence()
     theirs = WhereaboutsNode(node.objects, "10.80.0.0/29", network_name="roles")
     (address,) = theirs.add("w1", "shop/old")
     assert str(address) == "10.80.0.1"

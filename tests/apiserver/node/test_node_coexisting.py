@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from testcluster.api import Api
-from testcluster.binaries import ROOT
 from testcluster.control_plane import ControlPlane
 from testcluster.homeport_node import addresses
 from tests.apiserver.node.workloads import NETWORKS, Cluster
@@ -28,11 +27,11 @@ RANGE = "10.97.0.0/29"
 
 
 @pytest.fixture
-def objects(control_plane: ControlPlane, admin: Api) -> Iterator[KubernetesObjects]:
+def objects(control_plane: ControlPlane, admin: Api, coexistence: Callable[[], None]) -> Iterator[KubernetesObjects]:
     """As an administrator sees them, Whereabouts' among them."""
     for crd in admin.apply_file(Path(__file__).parents[2] / "fixtures/whereabouts/crds.yaml"):
         admin.wait_established(crd["metadata"]["name"])
-    admin.apply_file(ROOT / "deploy/rbac-coexist.yaml")
+    coexistence()
     config = configs.load(str(control_plane.kubeconfig("coexisting", ["system:masters"])), {}, LocalFiles())
     assert config is not None
     made = KubernetesObjects.connect(config)

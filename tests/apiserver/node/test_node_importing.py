@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from testcluster.api import Api
-from testcluster.binaries import ROOT
 from testcluster.control_plane import ControlPlane
 from testcluster.homeport_node import addresses
 from tests.apiserver.node.workloads import NETWORKS, Cluster
@@ -33,10 +32,10 @@ WITH_WHEREABOUTS = {"whereaboutsNamespace": NAMESPACE}
 
 
 @pytest.fixture
-def kubeconfig(control_plane: ControlPlane, admin: Api) -> Path:
+def kubeconfig(control_plane: ControlPlane, admin: Api, coexistence: Callable[[], None]) -> Path:
     for crd in admin.apply_file(Path(__file__).parents[2] / "fixtures/whereabouts/crds.yaml"):
         admin.wait_established(crd["metadata"]["name"])
-    admin.apply_file(ROOT / "deploy/rbac-coexist.yaml")
+    coexistence()
     return control_plane.kubeconfig("migrating", ["system:masters"])
 
 

@@ -39,8 +39,8 @@ def mortal(crew: Crew, wish: Path, tmp_path: Path) -> Iterator[HomeportControlle
     )
     made.start()
     yield made
+    crew.controller.start()  # first: the crew is the next test's too
     made.stop()
-    crew.controller.start()
 
 
 class Round:
