@@ -93,12 +93,11 @@ def coexistence(admin: Api, wait_until: WaitUntil) -> Iterator[Callable[[], None
     given: list[dict[str, Any]] = []
 
     def may_write() -> bool:
-        attributes = {"verb": "create", "group": "whereabouts.cni.cncf.io", "resource": "ippools"}
-        spec = {"user": "a", "groups": ["homeport:nodes"]}
-        spec["resourceAttributes"] = {**attributes, "namespace": "kube-system"}
-        return bool(
-            admin.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": spec})["status"]["allowed"]
-        )
+        asked = {"verb": "create", "group": "whereabouts.cni.cncf.io", "resource": "ippools"}
+        attributes = {**asked, "namespace": "kube-system"}
+        spec = {"user": "a", "groups": ["homeport:nodes"], "resourceAttributes": attributes}
+        review = admin.create("/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": spec})
+        return bool(review["status"]["allowed"])
 
     def give() -> None:
         given.extend(admin.apply_file(COEXISTENCE))
