@@ -18,7 +18,6 @@ from homeport.ipam.identities import ContainerOwner, Holder, Owner, PodOwner, Re
 from homeport.stores.sqlite import SqliteStore
 
 WEB = Workload("shop", "StatefulSet", "web")
-NOW = datetime.now(UTC)
 
 
 class Commands:
@@ -26,7 +25,8 @@ class Commands:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.at = NOW - timedelta(hours=1)
+        self.now = datetime.now(UTC)
+        self.at = self.now - timedelta(hours=1)
         self.store = SqliteStore(path, now=lambda: self.at)
 
     def __call__(self, *words: str, stdin: str = "", code: int = 0) -> str:
@@ -53,7 +53,7 @@ class Commands:
         ago: float = 60.0,
     ) -> Allocation:
         """An allocation of so many minutes ago."""
-        self.at = NOW - timedelta(minutes=ago)
+        self.at = self.now - timedelta(minutes=ago)
         holder = Holder(container_id="c0ffee", ifname="net1", netns_path="/x", node=node, pod_uid="u-1")
         allocation = Allocation(
             scope=scope,
@@ -160,12 +160,12 @@ def test_watching_tells_every_change(full: Commands, wait_until: Callable[..., N
 def moved(homeport: Commands) -> None:
     """10.0.0.10: web-0's 60 minutes ago, Retained 40 minutes ago, released 20 minutes ago, a visitor's 10 ago."""
     bound = homeport.put("10.0.0.10", Replica(WEB, 0))
-    homeport.at = NOW - timedelta(minutes=40)
+    homeport.at = homeport.now - timedelta(minutes=40)
     kept = Allocation(
         scope="", address=bound.address, slot=bound.slot, phase=Phase.RETAINED, since=homeport.at, version=bound.version
     )
     kept = homeport.store.replace(kept, cause="DEL")
-    homeport.at = NOW - timedelta(minutes=20)
+    homeport.at = homeport.now - timedelta(minutes=20)
     homeport.store.delete(kept, cause="StatefulSet shop/web was deleted")
     homeport.put("10.0.0.10", PodOwner("other", "visitor", "u-2"), ago=10)
 
@@ -196,7 +196,7 @@ def test_who_had_it_then(homeport: Commands, ago: str, expected: str) -> None:
 
 def test_a_time_as_rfc_3339(homeport: Commands) -> None:
     moved(homeport)
-    at = (NOW - timedelta(minutes=50)).isoformat()
+    at = (homeport.now - timedelta(minutes=50)).isoformat()
     (then,) = homeport.json("who", "10.0.0.10", "--at", at)
     assert (then["known"], then["allocation"]["owner"]["pod"], then["change"]["cause"]) == (True, "web-0", "allocated")
 
