@@ -201,7 +201,7 @@ class ClusterModel(RuleBasedStateMachine):
             reconcile(
                 cast(AllocationStore, Mortal(self.store, writes)),
                 self.world,
-                pool_of=lambda slot: POOL,
+                pool_of=lambda _: POOL,
                 netns_exists=self.netns_exists,
                 reservations=Reservations(),
                 clock=self.clock,

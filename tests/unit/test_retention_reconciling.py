@@ -10,7 +10,7 @@ import pytest
 from tests.stand_ins import StandingClock, World, attachment_of, netconf, shells_on
 
 from homeport.ipam.allocations import Allocation
-from homeport.ipam.identities import Holder, Slot, Workload
+from homeport.ipam.identities import Holder, Workload
 from homeport.ipam.objects import NodeState, Pod
 from homeport.ipam.pools import Pool, parse_pool
 from homeport.ipam.reservations import Reservation, reservations_of
@@ -68,8 +68,8 @@ class Cluster:
     def netns_exists(self, holder: Holder) -> bool | None:
         return None if self.blind else holder.container_id not in self.gone
 
-    def pool_of(self, slot: Slot) -> Pool | None:
-        return self.pool if slot.network == "multustest" else None
+    def pool_of(self, allocation: Allocation) -> Pool | None:
+        return self.pool if allocation.slot.network == "multustest" else None
 
     def reservations(self) -> list[Reservation]:
         return [r for state in self.world.workloads.values() for r in reservations_of(self.pool, state, ifname="net1")]
@@ -264,7 +264,7 @@ def test_a_reservation_of_a_network_that_cannot_be_read_stays_while_its_workload
     cluster = Cluster()
     workload = cluster.world.scale("web", 0, annotations=annotated('["10.0.0.12"]'))
     cluster.reconcile()
-    cluster.pool_of = lambda slot: None  # type: ignore[method-assign]
+    cluster.pool_of = lambda allocation: None  # type: ignore[method-assign]
     cluster.reservations = list  # type: ignore[method-assign]
     report = cluster.reconcile()
     assert (report.changes, len(report.doubts)) == ((), 1)

@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from homeport.ipam.identities import Slot, Workload
+from homeport.ipam.allocations import Allocation
+from homeport.ipam.identities import Workload
 from homeport.ipam.objects import STATIC_HASH, NodeState, Pod, WorkloadState
 from homeport.ipam.policies import ADDRESSES, RETENTION
-from homeport.ipam.pools import Pool
+from homeport.ipam.pools import KnownPools, Pool
 from homeport.kube import decoding
 from homeport.model.errors import CniError, DecodeFailure
 from homeport.model.names import PodRef
@@ -118,7 +119,7 @@ class ClusterView:
         self.nodes: dict[str, NodeState] = {}
         self.pools: dict[str, Pool] = {}  # by namespace/name of their definition
         self.unreadable: dict[str, str] = {}  # definitions, and why
-        self._by_network: dict[str, Pool | None] = {}
+        self._known = KnownPools()
 
     # --- ports.Cluster ---
 
@@ -139,9 +140,9 @@ class ClusterView:
 
     # --- networks ---
 
-    def pool_of(self, slot: Slot) -> Pool | None:
-        """None also where two networks of one name differ: nobody can say whose pool an address is of."""
-        return self._by_network.get(slot.network)
+    def pool_of(self, allocation: Allocation) -> Pool | None:
+        """See `KnownPools`."""
+        return self._known.of(allocation)
 
     def put_definition(self, definition: NetworkDefinition) -> None:
         """One that cannot be read has no pool, and its reason stands in `unreadable`."""
@@ -171,7 +172,4 @@ class ClusterView:
         self._join()
 
     def _join(self) -> None:
-        joined: dict[str, Pool | None] = {}
-        for pool in tuple(self.pools.values()):
-            joined[pool.network] = pool if joined.get(pool.network, pool) == pool else None
-        self._by_network = joined
+        self._known = KnownPools(tuple(self.pools.values()))

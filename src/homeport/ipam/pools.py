@@ -5,12 +5,13 @@ The keys are those of Whereabouts' ipam section, and `sticky`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from homeport.cni import documents
+from homeport.ipam.allocations import Allocation
 from homeport.ipam.policies import Policy, parse_policy
 from homeport.ipam.ranges import Range, RangeKeys, parse_address, parse_range
 from homeport.ipam.slices import parse_slice_size
@@ -40,6 +41,31 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def plain_ranges(self) -> tuple[Range, ...]:
         return tuple(r.range for r in self.ranges)
+
+
+class KnownPools:
+    """The pools that there are, found by the allocations made from them.
+
+    Networks of several namespaces may have one name and pools of their own; an allocation has only that name.
+    """
+
+    def __init__(self, pools: Iterable[Pool] = ()) -> None:
+        self._by_network: dict[str, list[Pool]] = {}
+        for pool in pools:
+            known = self._by_network.setdefault(pool.network, [])
+            if pool not in known:
+                known.append(pool)
+
+    def of(self, allocation: Allocation) -> Pool | None:
+        """None where none is known, and where several might be meant: then nobody can say whose rules hold for it."""
+        known = self._by_network.get(allocation.slot.network, ())
+        if len(known) > 1:
+            known = [pool for pool in known if any(_may_be_from(allocation, pooled) for pooled in pool.ranges)]
+        return known[0] if len(known) == 1 else None
+
+
+def _may_be_from(allocation: Allocation, pooled: PoolRange) -> bool:
+    return allocation.scope == pooled.scope and allocation.address in pooled.range.span
 
 
 class _PoolKeys(RangeKeys, frozen=True):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from homeport.ipam.identities import Holder, Slot
-from homeport.ipam.pools import Pool
+from homeport.ipam.identities import Holder
+from homeport.ipam.pools import KnownPools, Pool
 from homeport.ipam.reservations import Reservation
 from homeport.lab.cluster import as_workload_state
 from homeport.lab.objects import Network, NodeObject, WorkloadObject
@@ -26,18 +26,10 @@ def retain(lab: Lab) -> int:
     """One pass; how many allocations it changed."""
     lab.refresh_cluster()
     pools = _pools(lab)
-    by_name: dict[str, Pool | None] = {}
-    for pool in pools.values():
-        # Two networks of one name and different ranges: nobody can say whose pool an address is of.
-        by_name[pool.network] = pool if by_name.get(pool.network, pool) == pool else None
-
-    def pool_of(slot: Slot) -> Pool | None:
-        return by_name.get(slot.network)
-
     report = reconciling.reconcile(
         lab.allocations,
         lab.cluster,
-        pool_of=pool_of,
+        pool_of=KnownPools(pools.values()).of,
         netns_exists=_sight(lab),
         reservations=_reservations(lab, pools),
         clock=lab.clock,

@@ -23,7 +23,7 @@ from homeport.ports import AllocationStore, AlreadyExists, Clock, Cluster, Confl
 from homeport.runtime.answering import Answers, NetnsExists, Unknown
 from homeport.runtime.mapping import Reservations
 
-PoolOf = Callable[[Slot], Pool | None]
+PoolOf = Callable[[Allocation], Pool | None]
 """The pool of a slot's network, None when it is not known now."""
 
 OfSlot = Callable[[Slot], tuple[Allocation, ...]]
@@ -117,7 +117,7 @@ class Judge:
 
     def wish(self, allocation: Allocation) -> Retention:
         """What its workload asks for, or what was noted when there was one to ask. Raises `Unknown`."""
-        owner, pool = allocation.slot.owner, self._pool_of(allocation.slot)
+        owner, pool = allocation.slot.owner, self._pool_of(allocation)
         if not isinstance(owner, Replica) or pool is None or pool.policy is None:
             return allocation.retention
         workload = self._answers.workload(owner.workload)
@@ -133,9 +133,7 @@ class Judge:
     def require_network(self, allocation: Allocation) -> None:
         """Raises `Unknown` while the workload is there and its network is not known, and with it perhaps its map."""
         workload = allocation.slot.workload
-        if self._pool_of(allocation.slot) is None and (
-            workload is None or self._answers.workload(workload) is not None
-        ):
+        if self._pool_of(allocation) is None and (workload is None or self._answers.workload(workload) is not None):
             raise Unknown(f'network "{allocation.slot.network}" is not known now, and with it its map')
 
     def _wish_of(self, network: str, policy: Policy, workload: WorkloadState) -> Retention:
@@ -145,7 +143,7 @@ class Judge:
         return self._wishes[key]
 
     def _is_superseded(self, allocation: Allocation) -> bool:
-        pool = self._pool_of(allocation.slot)
+        pool = self._pool_of(allocation)
         return pool is not None and is_superseded(allocation, pool, self._of_slot(allocation.slot))
 
 

@@ -52,9 +52,11 @@ class Round:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._one = site.numbered(1)
+        self._begun = 0
         self._kept: dict[str, Addresses] = {f"kept-{n}": site.shape.numbered(10 + n) for n in range(2)}
 
     def begin(self) -> None:
+        self._begun += 1
         self._keep(2)
         self._site.scale("web", 1)
         self._site.await_phases({**self._bound(self._one), **dict.fromkeys(flat(self._kept), "Reserved")})
@@ -67,9 +69,9 @@ class Round:
         self._site.await_phases(self._bound(self._site.numbered()))
 
     def is_remembered(self) -> bool:
-        """Whether the ledger tells of the last release."""
+        """Whether the ledger tells of this round's release, and not only of those before it."""
         entries = self._site.ledger(self._site.shape.address("one", 4, 2))
-        return bool(entries) and entries[-1]["after"] is None
+        return sum(entry["after"] is None for entry in entries) >= self._begun
 
     def _keep(self, replicas: int) -> None:
         numbers = [10, 11][:replicas]
