@@ -37,10 +37,11 @@ def counted(verb: str) -> None:
         what = f"{verb} {resource.plural} {args[0] if isinstance(args[0], str) else name_of(args[0])}"
         if when == "before":
             die(what)
-        answer = original(self, resource, *args, **kwargs)
-        if when == "after":
-            die(what)
-        return answer
+        try:
+            return original(self, resource, *args, **kwargs)
+        finally:  # also after one that was refused
+            if when == "after":
+                die(what)
 
     setattr(KubernetesObjects, verb, method)
 

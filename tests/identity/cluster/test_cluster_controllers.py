@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from testcluster.homeport_controller import GROUP, HomeportController
+from tests.identity.cluster.crews import HOMEPORT
+from tests.identity.cluster.observing import Json
 from tests.identity.cluster.sites import as_map
 from tests.identity.shapes import Addresses, Shape, flat
 
@@ -39,8 +41,10 @@ def mortal(crew: Crew, wish: Path, tmp_path: Path) -> Iterator[HomeportControlle
     )
     made.start()
     yield made
-    crew.controller.start()  # first: the crew is the next test's too
-    made.stop()
+    try:
+        made.stop()
+    finally:
+        crew.controller.start()
 
 
 class Round:
@@ -52,11 +56,13 @@ class Round:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._one = site.numbered(1)
-        self._begun = 0
+        self._begun, self._counted = 0, ""
         self._kept: dict[str, Addresses] = {f"kept-{n}": site.shape.numbered(10 + n) for n in range(2)}
 
     def begin(self) -> None:
         self._begun += 1
+        before = self._range()
+        self._counted = before["metadata"]["resourceVersion"] if before is not None else ""
         self._keep(2)
         self._site.scale("web", 1)
         self._site.await_phases({**self._bound(self._one), **dict.fromkeys(flat(self._kept), "Reserved")})
@@ -68,7 +74,22 @@ class Round:
         self._site.await_seen(self._site.numbered())
         self._site.await_phases(self._bound(self._site.numbered()))
 
-    def is_remembered(self) -> bool:
+    def is_done(self) -> bool:
+        return self._is_remembered() and self._is_counted()
+
+    def _is_counted(self) -> bool:
+        """Whether the range's object, written in this round, tells of one replica and two reservations."""
+        found = self._range()
+        if found is None or found["metadata"]["resourceVersion"] == self._counted:
+            return False
+        return bool(found["status"]["bound"] == 1 and found["status"]["reserved"] == 2)
+
+    def _range(self) -> Json | None:
+        first = self._site.shape.address("one", 4, 0)
+        ranges = self._site.api.get(f"{HOMEPORT}/ipranges")["items"]
+        return next((found for found in ranges if found["spec"]["first"] == first), None)
+
+    def _is_remembered(self) -> bool:
         """Whether the ledger tells of this round's release, and not only of those before it."""
         entries = self._site.ledger(self._site.shape.address("one", 4, 2))
         return sum(entry["after"] is None for entry in entries) >= self._begun
@@ -93,7 +114,7 @@ def test_e22_killed_at_every_write(site: Site, mortal: HomeportController, wish:
     for number in count(1):
         wish.write_text(f"{when} {number}")
         work.begin()
-        mortal.wait(lambda: not wish.exists() or work.is_remembered(), 30, "it died, or did all of its work")
+        mortal.wait(lambda: not wish.exists() or work.is_done(), 30, "it died, or did all of its work")
         survived = wish.exists()
         wish.unlink(missing_ok=True)
         work.end()
