@@ -149,13 +149,11 @@ def _decide_mapped(want: Want, mapped: IPAddress, facts: Facts) -> Decision:
 
 def _take(want: Want, held: Allocation, facts: Facts) -> Decision:
     """The slot's own allocation, whatever its phase (R2)."""
-    match held.phase:
-        case Phase.RESERVED:
-            return Take(held, "allocated as reserved")
-        case Phase.RETAINED:
-            return Take(held, "returned")
-        case Phase.QUARANTINED:
-            pass  # nobody holds it, but a stranger may use it
+    if held.phase is Phase.RESERVED:
+        return Take(held, "allocated as reserved")
+    if held.phase is Phase.RETAINED:
+        return Take(held, "returned")
+    # Bound, or quarantined: that one has no holder, but a stranger may use it.
     if held.is_held_by(want.holder.container_id, want.holder.ifname):
         return AlreadyHeld(held)
     match facts.move:

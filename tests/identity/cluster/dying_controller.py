@@ -2,7 +2,8 @@
 
 A program; its arguments are homeport-controller's. When the file that HOMEPORT_TEST_DEATH names holds "before N" or
 "after N", the controller kills itself before or after its Nth write from then on, of any kind but for renewals of its
-lease. The file is removed then, and what it was about to write added to the file of that name with `.writes`.
+lease; "before N RESOURCE" counts the writes of that one. The file is removed then, and what it was about to write added
+to the file of that name with `.writes`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def counted(verb: str) -> None:
     @functools.wraps(original)
     def method(self: KubernetesObjects, resource: Resource, *args: Any, **kwargs: Any) -> Any:
         wish = WISH.read_text() if resource != LEASES and WISH.exists() else ""
-        when = due(wish) if wish else ""
+        when = due(wish, resource.plural) if wish else ""
         what = f"{verb} {resource.plural} {args[0] if isinstance(args[0], str) else name_of(args[0])}"
         if when == "before":
             die(what)
@@ -46,9 +47,11 @@ def counted(verb: str) -> None:
     setattr(KubernetesObjects, verb, method)
 
 
-def due(wish: str) -> str:
+def due(wish: str, resource: str) -> str:
     """When this write is to be the last one, if it is."""
-    when, _, number = wish.partition(" ")
+    when, number, *only = wish.split()
+    if only and resource not in only:
+        return ""
     with lock:
         left[wish] = left.get(wish, int(number)) - 1
         return when if left[wish] == 0 else ""
