@@ -247,6 +247,15 @@ def test_a_claim_that_is_not_in_the_api_servers_cache_yet_is_asked_for_by_name()
     assert node.free(span=two) == [0]
 
 
+def test_an_own_claim_that_the_cache_lacks_is_no_collision() -> None:
+    """Nobody else was in the way, so there is nobody to spread the candidates for."""
+    node = Node()
+    for offset in (0, 3):
+        node.claim(offset)
+    node.objects.names = lambda *_, **__: []  # type: ignore[method-assign]  # a cache that knows of neither
+    assert node.free(count=8) == [1, 2, 4, 5, 6, 7, 8, 9]
+
+
 def test_what_this_process_gave_back_is_free_whatever_the_cache_says() -> None:
     node = Node()
     one = Span(at(0), at(0))

@@ -124,8 +124,8 @@ class Searcher:
         taken = [a for a in doubted if self._exists(scope, a)]
         with self._lock:
             self._doubted.difference_update((scope, a) for a in doubted)
-        for address in taken:
-            self.taken(scope, address)
+            for address in taken:
+                self._learn(scope, address)  # no collision: nobody else was in the way
         return bool(taken)
 
     def _ask(self, scope: str, span: Span, asked: float) -> None:
