@@ -10,6 +10,7 @@ import msgspec
 
 from homeport.lint import manifests, rules
 from homeport.lint.findings import Finding, Found, Rule
+from homeport.lint.manifests import Manifests
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +41,17 @@ def check(texts: Mapping[str, str]) -> Report:
     """What every rule finds in texts keyed by file name; files are looked at together. Never raises."""
     read = manifests.read(texts)
     lines = {file: lines_of(text) for file, text in texts.items()}
-    # Two manifests may share a text through an alias; what is wrong with it is said once.
-    found = {(s.file, s.span, one.rule.id, s.found): (one.rule, s) for one in rules.ALL for s in one.find(read)}
     order = {file: n for n, file in enumerate(texts)}
-    findings = [_finding(said, rule, lines[said.file]) for rule, said in found.values()]
+    findings = [_finding(said, rule, lines[said.file]) for rule, said in found_in(read)]
     findings.sort(key=lambda f: (order[f.file], f.line, f.column, f.rule, f.found))
     return Report(findings=tuple(findings), networks=len(read.networks), workloads=len(read.workloads))
+
+
+def found_in(read: Manifests) -> tuple[tuple[Rule, Found], ...]:
+    """What every rule finds in what was read, in no order worth relying on. Never raises."""
+    # Two manifests may share a text through an alias; what is wrong with it is said once.
+    found = {(s.file, s.span, one.rule.id, s.found): (one.rule, s) for one in rules.ALL for s in one.find(read)}
+    return tuple(found.values())
 
 
 def _finding(said: Found, rule: Rule, lines: Lines) -> Finding:

@@ -6,7 +6,7 @@ A NetworkAttachmentDefinition (k8s.cni.cncf.io/v1) holds its CNI configuration a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -22,6 +22,8 @@ RETENTION = "homeport.dev/retention"
 
 NAD_API = "k8s.cni.cncf.io/"
 NAD_KIND = "NetworkAttachmentDefinition"
+_OF_PODS = (NETWORKS, DEFAULT_NETWORK)  # read from pods alone
+_OF_WORKLOADS = (ADDRESSES, RETENTION)  # read from the workload as well
 _TEMPLATED = ("StatefulSet", "Deployment", "DaemonSet", "ReplicaSet", "Job", "ReplicationController")
 
 MAX_TEXT = 8 * 1024 * 1024
@@ -84,13 +86,17 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod, or what makes pods. `first` is the lowest ordinal of a StatefulSet; a DaemonSet counts as one replica."""
+    """A pod, or what makes pods; `pod` is it or its template.
+
+    `first` is the lowest ordinal of a StatefulSet; a DaemonSet counts as one replica.
+    """
 
     file: str
     kind: str
     name: str
     namespace: str | None
     manifest: Node
+    pod: Node | None
     replicas: int
     first: int
     annotations: Mapping[str, Embedded]
@@ -143,6 +149,17 @@ def read(texts: Mapping[str, str]) -> Manifests:
                     workloads.append(workload)
     return Manifests(
         networks=tuple(networks), workloads=tuple(workloads), objects=tuple(objects), troubles=tuple(troubles)
+    )
+
+
+def join(parts: Iterable[Manifests]) -> Manifests:
+    """What was read apart, looked at together."""
+    listed = tuple(parts)
+    return Manifests(
+        networks=tuple(n for part in listed for n in part.networks),
+        workloads=tuple(w for part in listed for w in part.workloads),
+        objects=tuple(o for part in listed for o in part.objects),
+        troubles=tuple(t for part in listed for t in part.troubles),
     )
 
 
@@ -207,8 +224,8 @@ def _workload(file: str, text: str, node: Node) -> Workload | None:
     else:
         return None
     annotations: dict[str, Embedded] = {}
-    for place in (pod, node):
-        for key in (NETWORKS, DEFAULT_NETWORK, ADDRESSES, RETENTION):
+    for place, keys in ((pod, _OF_PODS + _OF_WORKLOADS), (node, _OF_WORKLOADS)):
+        for key in keys:
             value = place.get("metadata", "annotations", key) if place is not None else None
             if value is not None and value.kind == "string" and key not in annotations:
                 annotations[key] = _embedded(
@@ -222,6 +239,7 @@ def _workload(file: str, text: str, node: Node) -> Workload | None:
         name=node.text("metadata", "name") or "",
         namespace=node.text("metadata", "namespace"),
         manifest=node,
+        pod=pod,
         replicas=_replicas(kind, node),
         first=_count(node.get("spec", "ordinals", "start"), 0),
         annotations=annotations,
