@@ -1,23 +1,21 @@
-"""Real daemons: restarted under load, drained, killed, replaced, and called by whom they should not listen to."""
+"""Real daemons: restarted under load, drained, killed and replaced."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.daemon_sites import Site
 from tests.daemons import DaemonProcess, call_of, connect, http, read_all, send, send_patiently
 
 from homeport.daemon import framing
@@ -26,84 +24,6 @@ from homeport.daemon.calls import Call, Reply
 pytestmark = pytest.mark.root
 
 WaitUntil = Callable[..., None]
-# A foreign plugin that takes as long as the test wants: it waits for a file, and notes that it was called.
-PLUGIN = """#!/bin/sh
-cat > /dev/null
-echo "$CNI_COMMAND $CNI_CONTAINERID" >> {base}/calls
-[ "$CNI_COMMAND" = DEL ] && [ -e {base}/refuse ] && {{ echo '{{"code": 5, "msg": "not now"}}'; exit 1; }}
-while [ -e {base}/hold ]; do sleep 0.02; done
-[ "$CNI_COMMAND" = ADD ] && echo '{{"cniVersion": "1.0.0"}}'
-exit 0
-"""
-
-
-class Site:
-    """A directory with a foreign plugin `slow`, and daemons that share its state."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        plugin = base / "bin" / "slow"
-        plugin.parent.mkdir()
-        plugin.write_text(PLUGIN.format(base=base))
-        plugin.chmod(0o755)
-        self.daemons: list[DaemonProcess] = []
-        self.netns = f"hp-daemon-{os.getpid()}-{secrets.token_hex(4)}"
-        subprocess.run(["ip", "netns", "add", self.netns], check=True)
-
-    def close(self) -> None:
-        (self.base / "hold").unlink(missing_ok=True)
-        for daemon in self.daemons:
-            daemon.end()
-        subprocess.run(["ip", "netns", "delete", self.netns], check=True)
-
-    def attach(self, daemon: DaemonProcess, *containers: str) -> None:
-        """So that a DEL has something to do; `calls` begins anew."""
-        for container in containers or ("c1",):
-            assert send(daemon.socket, self.call("ADD", container)).exit_code == 0
-        (self.base / "calls").unlink()
-
-    def daemon(self, **config: Any) -> DaemonProcess:
-        made = DaemonProcess(self.base, **config)
-        self.daemons.append(made)
-        return made
-
-    def call(self, command: str, container: str = "c1") -> Call:
-        """For the meta-plugin, with `slow` as its only delegate."""
-        conf = {
-            "cniVersion": "1.0.0",
-            "name": "n",
-            "type": "homeport",
-            "binDir": str(self.base / "bin"),
-            "delegates": [{"cniVersion": "1.0.0", "name": "slow", "type": "slow"}],
-        }
-        return call_of(command, container, stdin=json.dumps(conf).encode(), NETNS=f"/run/netns/{self.netns}")
-
-    def hold(self) -> None:
-        (self.base / "hold").touch()
-
-    def release(self) -> None:
-        (self.base / "hold").unlink()
-
-    def refuse(self, *, now: bool) -> None:
-        """Whether the plugin's DEL fails."""
-        if now:
-            (self.base / "refuse").touch()
-        else:
-            (self.base / "refuse").unlink()
-
-    def calls(self) -> list[str]:
-        path = self.base / "calls"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def journalled(self) -> list[str]:
-        return sorted(os.listdir(self.base / "state" / "journal"))
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    yield made
-    made.close()
 
 
 def begun(daemon: DaemonProcess, call: Call) -> socket.socket:
@@ -390,101 +310,6 @@ def test_a_daemon_whose_socket_was_removed_says_so(site: Site) -> None:
     daemon.socket.unlink()
     assert daemon.wait() == 3
     assert "somebody removed it" in daemon.log.read_text()
-
-
-# --- who may call, and what it costs -----------------------------------------------------------------------------
-
-INTRUDER = """
-import os, socket, sys
-opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-directory = os.open(sys.argv[1], os.O_PATH)
-os.setresgid(65534, 65534, 65534)
-os.setresuid(65534, 65534, 65534)
-try:
-    opened.connect(f"/proc/self/fd/{directory}/homeport.sock")
-    opened.sendall(sys.argv[2].encode())
-    print(repr(opened.recv(100)))
-except OSError as e:
-    print(type(e).__name__)
-"""
-
-
-@pytest.mark.parametrize("request_", ["HPR1", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"])
-def test_another_user_is_kept_out(site: Site, request_: str) -> None:
-    """By the modes; and where those were opened, by its credentials."""
-    daemon = site.daemon().start()
-    argv = [sys.executable, "-c", INTRUDER, str(daemon.socket.parent), request_]
-    assert subprocess.check_output(argv).strip() == b"PermissionError"
-    daemon.socket.parent.chmod(0o755)
-    daemon.socket.chmod(0o666)
-    assert subprocess.check_output(argv).strip() in (b"b''", b"ConnectionResetError", b"BrokenPipeError")
-    assert "refused a caller uid=65534" in daemon.log.read_text()
-    assert send(daemon.socket, call_of("VERSION")).exit_code == 0
-    assert daemon.stop() == 0
-
-
-def test_hostile_names_touch_nothing(site: Site) -> None:
-    daemon = site.daemon().start()
-    before = sorted(p for p in site.base.rglob("*") if p != daemon.log)
-    for container in ("../../etc", "a/b", ".", "x" * 4096 + "/", "\n", " "):
-        for command in ("ADD", "DEL", "CHECK"):
-            reply = send(daemon.socket, site.call(command, container))
-            assert (reply.exit_code, json.loads(reply.stdout)["code"]) == (1, 4)
-    for plugin in ("../bin/slow", "/bin/sh", "x" * 4096, "."):
-        call = call_of("DEL", plugin=plugin, stdin=b'{"cniVersion":"1.0.0","name":"n","type":"x"}')
-        assert json.loads(send(daemon.socket, call).stdout)["code"] == 105
-    assert sorted(p for p in site.base.rglob("*") if p != daemon.log) == before
-    assert site.calls() == []
-    assert daemon.stop() == 0
-
-
-@pytest.mark.parametrize(
-    ("config", "code", "words"),
-    [
-        ({"connectionLimit": 0}, 1, 'key "connectionLimit": found 0'),
-        ({"perNodeCertificate": {"enabled": True}}, 1, "perNodeCertificate"),
-        ({"multusConfigFile": "auto", "cniVersion": "9.9.9"}, 1, "9.9.9"),
-        ({"kubeconfig": "/nonexistent"}, 3, "/nonexistent"),
-        ({"socketDir": "/proc/nowhere"}, 3, "/proc/nowhere"),
-        ({"store": "kubernetes"}, 3, 'key "store": found "kubernetes", expected a kubeconfig'),
-        ({"whereaboutsNamespace": "kube-system"}, 3, 'key "whereaboutsNamespace": found "kube-system"'),
-    ],
-)
-def test_exit_codes(site: Site, config: dict[str, Any], code: int, words: str) -> None:
-    daemon = site.daemon(**config).start(wait=False)
-    assert daemon.wait() == code
-    assert words in daemon.log.read_text()
-    assert "Traceback" not in daemon.log.read_text()
-
-
-def test_metrics(site: Site, wait_until: WaitUntil) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    daemon = site.daemon(metricsPort=port).start()
-    send(daemon.socket, site.call("DEL"))
-    send(daemon.socket, call_of("FROB", plugin="made-up"))
-    http(daemon.socket, "POST", "/cni", b"{}")
-
-    def page() -> str:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as opened:
-            opened.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            return read_all(opened).decode()
-
-    def holds(line: str) -> bool:
-        return line in page()
-
-    for line in (
-        'homeport_call_duration_seconds_count{code="0",plugin="homeport",verb="DEL"} 1.0',
-        'homeport_call_duration_seconds_count{code="4",plugin="other",verb="other"} 1.0',
-        'multus_server_request_total{code="200",handler="/healthz",method="get"}',
-        "homeport_calls_in_flight 0.0",
-        "homeport_journal_entries 0.0",
-        'homeport_replica_attach_total{result="changed"} 0.0',
-        "process_resident_memory_bytes",
-    ):
-        wait_until(partial(holds, line))  # a call is over only after its answer
-    assert daemon.stop() == 0
 
 
 def _exchange_once(path: Path, call: Call) -> bytes:
