@@ -45,10 +45,15 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
             return None
 
     def has_host_bits(self) -> bool:
-        """Whether the range is written as an address inside its network; never for one that is not right."""
+        """Whether the range is written as an address inside its network; never for one that is not right.
+
+        For whereabouts the first usable address is as good as the network's: it is where the range starts anyway.
+        """
         try:
             written = ranges.parse_interface(str(self.range.value).replace(" ", ""), "")
         except InvalidNetConf:
+            return False
+        if self.ipam == "whereabouts" and written.ip == ranges.usable_span(written.network).first:
             return False
         return written.ip != written.network.network_address
 

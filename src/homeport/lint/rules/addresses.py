@@ -112,7 +112,7 @@ def range_host_bits(network: Network) -> Iterator[Found]:
     """A range is written with host bits, as 10.9.0.77/29.
 
     They do not say where to start: the range is the whole network, here 10.9.0.72/29, and host-local refuses it. Use
-    range_start.
+    range_start. The first address (10.9.0.73/29) is not remarked on for Whereabouts: its range starts there anyway.
     """
     for pool in pools(network):
         subnet = pool.subnet()
