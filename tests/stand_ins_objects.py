@@ -26,7 +26,7 @@ from tests.stand_ins_server import MemoryServer as MemoryServer
 
 from homeport.model.errors import IOFailure, TryAgainLater, Unreachable
 from homeport.model.names import is_subdomain
-from homeport.ports import ApiObject, ObjectChanged, ObjectExists, PatchRefused, Resource
+from homeport.ports import USUAL_DELETION, ApiObject, Deletion, ObjectChanged, ObjectExists, PatchRefused, Resource
 
 T = TypeVar("T")
 Fate = Literal["done", "unreached", "before", "after", "later"]
@@ -144,7 +144,17 @@ class MemoryObjects:
 
         return self._do(call, patch)
 
-    def delete(self, resource: Resource, name: str, *, namespace: str = "", version: str = "", uid: str = "") -> None:
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str = "",
+        version: str = "",
+        uid: str = "",
+        manner: Deletion = USUAL_DELETION,
+    ) -> None:
+        """In any manner at once, and alone: there is nobody here who would remove what belongs to it."""
         call = Call(verb="delete", resource=resource, namespace=namespace, name=name, version=version)
 
         def delete() -> None:

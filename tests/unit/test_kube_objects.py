@@ -13,7 +13,7 @@ from homeport.kube.decoding import Page
 from homeport.kube.errors import Expired
 from homeport.kube.following import Follower
 from homeport.model.errors import CniError, DecodeFailure, InternalError, InvalidNetConf, IOFailure, TryAgainLater
-from homeport.ports import ApiObject, Resource
+from homeport.ports import ApiObject, Deletion, Resource
 
 ALLOCATIONS = Resource(group="homeport.dev", version="v1alpha1", plural="ipallocations", kind="IPAllocation")
 MAPS = Resource(group="", version="v1", plural="configmaps", kind="ConfigMap", namespaced=True)
@@ -99,6 +99,15 @@ def test_a_deletion_names_what_it_saw() -> None:
     assert (request.method, request.path) == ("DELETE", f"{ROOT}/10.0.0.1")
     assert json.loads(request.body)["preconditions"] == {"resourceVersion": "7", "uid": "u"}
     assert "preconditions" not in json.loads(object_requests.delete(ALLOCATIONS, "10.0.0.1").body)
+
+
+def test_a_deletion_says_what_becomes_of_what_belongs_to_the_object() -> None:
+    usual = json.loads(object_requests.delete(ALLOCATIONS, "10.0.0.1").body)
+    assert usual["propagationPolicy"] == "Background"
+    assert "gracePeriodSeconds" not in usual
+    manner = Deletion(propagation="Orphan", grace_seconds=0)
+    asked = json.loads(object_requests.delete(ALLOCATIONS, "10.0.0.1", manner=manner).body)
+    assert (asked["propagationPolicy"], asked["gracePeriodSeconds"]) == ("Orphan", 0)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../secrets", "A", "a b", "a%2fb"])

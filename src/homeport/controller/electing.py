@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 
 from homeport.model.errors import DecodeFailure, TryAgainLater
-from homeport.ports import ApiObject, Clock, ObjectChanged, ObjectExists, Objects, Resource, Watching
+from homeport.ports import (
+    USUAL_DELETION,
+    ApiObject,
+    Clock,
+    Deletion,
+    ObjectChanged,
+    ObjectExists,
+    Objects,
+    Resource,
+    Watching,
+)
 
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease", namespaced=True)
 
@@ -176,9 +186,18 @@ class LeadersObjects:
         self._require(resource)
         return self._objects.patch_json(resource, name, operations, namespace=namespace)
 
-    def delete(self, resource: Resource, name: str, *, namespace: str = "", version: str = "", uid: str = "") -> None:
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str = "",
+        version: str = "",
+        uid: str = "",
+        manner: Deletion = USUAL_DELETION,
+    ) -> None:
         self._require(resource)
-        self._objects.delete(resource, name, namespace=namespace, version=version, uid=uid)
+        self._objects.delete(resource, name, namespace=namespace, version=version, uid=uid, manner=manner)
 
     def list(
         self, resource: Resource, *, namespace: str = "", labels: Mapping[str, str] | None = None

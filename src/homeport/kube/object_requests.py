@@ -15,7 +15,7 @@ import msgspec
 from homeport.cni import documents
 from homeport.kube.requests import JSON, MERGE_PATCH, Query, Request, Verb, page_query, required_name, watch_query
 from homeport.model.errors import InvalidNetConf
-from homeport.ports import Resource
+from homeport.ports import USUAL_DELETION, Deletion, Resource
 
 ANY_VERSION = "0"
 _TABLE = ("Accept", "application/json;as=Table;g=meta.k8s.io;v=v1")
@@ -81,10 +81,19 @@ def _patch(resource: Resource, name: str, namespace: str, kind: tuple[str, str],
     )
 
 
-def delete(resource: Resource, name: str, namespace: str = "", version: str = "", uid: str = "") -> Request:
-    """Of that version and UID; "" is any. What belongs to the object is removed in the background."""
+def delete(
+    resource: Resource,
+    name: str,
+    namespace: str = "",
+    version: str = "",
+    uid: str = "",
+    manner: Deletion = USUAL_DELETION,
+) -> Request:
+    """Of that version and UID; "" is any."""
     preconditions = {key: value for key, value in (("resourceVersion", version), ("uid", uid)) if value}
-    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": manner.propagation}
+    if manner.grace_seconds is not None:
+        options["gracePeriodSeconds"] = manner.grace_seconds
     if preconditions:
         options["preconditions"] = preconditions
     return Request(

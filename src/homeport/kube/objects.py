@@ -23,7 +23,7 @@ from homeport.kube.requests import Request
 from homeport.kube.sending import Observe, Sender
 from homeport.kube.watching import USUAL, Timing, Watcher
 from homeport.model.errors import CniError
-from homeport.ports import ApiObject, ObjectChanged, ObjectExists, PatchRefused, Resource
+from homeport.ports import USUAL_DELETION, ApiObject, Deletion, ObjectChanged, ObjectExists, PatchRefused, Resource
 
 _PAGE_SECONDS = 10.0
 _LIST_ATTEMPTS = 3  # at a list that goes on for longer than its version is kept
@@ -104,8 +104,17 @@ class KubernetesObjects:
             raise PatchRefused(str(request))
         return self._written(request, answer)
 
-    def delete(self, resource: Resource, name: str, *, namespace: str = "", version: str = "", uid: str = "") -> None:
-        request = object_requests.delete(resource, name, namespace, version, uid)
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str = "",
+        version: str = "",
+        uid: str = "",
+        manner: Deletion = USUAL_DELETION,
+    ) -> None:
+        request = object_requests.delete(resource, name, namespace, version, uid, manner)
         answer = self._asker.ask(request)
         if _is_gone(request, answer) or ((version or uid) and answer.code == 409):
             raise ObjectChanged(str(request))

@@ -10,11 +10,22 @@ from homeport.ipam.ranges import Span
 from homeport.ports.allocations import AllocationStore, AlreadyExists, Conflict, FileAllocations, LedgerEntry, Place
 from homeport.ports.clusters import Cluster, Devices, Event, Kubernetes, NetworkDefinition
 from homeport.ports.kernel import BridgeVlan, Host, KernelRoute, Link, LinkAddress, Probe, Rule
-from homeport.ports.objects import ApiObject, ObjectChanged, ObjectExists, Objects, PatchRefused, Resource, Watching
+from homeport.ports.objects import (
+    USUAL_DELETION,
+    ApiObject,
+    Deletion,
+    ObjectChanged,
+    ObjectExists,
+    Objects,
+    PatchRefused,
+    Resource,
+    Watching,
+)
 from homeport.ports.plugins import Delegates, Plugin, Shells, ignore
 from homeport.ports.programs import Clock, Completed, Exec, Files
 
 __all__ = [
+    "USUAL_DELETION",
     "AllocationStore",
     "AlreadyExists",
     "ApiObject",
@@ -25,6 +36,7 @@ __all__ = [
     "Completed",
     "Conflict",
     "Delegates",
+    "Deletion",
     "Devices",
     "Event",
     "Exec",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,6 +26,19 @@ class ApiObject(msgspec.Struct, frozen=True, kw_only=True):
     uid: str
     version: str
     body: bytes
+
+
+class Deletion(msgspec.Struct, frozen=True, kw_only=True):
+    """How an object goes, and what belongs to it: after it, before it, or not at all (`kubectl delete --cascade`).
+
+    `grace_seconds` None is the object's own; 0 removes a pod's object at once, whatever its node says.
+    """
+
+    propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
+    grace_seconds: int | None = None
+
+
+USUAL_DELETION = Deletion()
 
 
 class ObjectExists(Exception):
@@ -79,7 +92,16 @@ class Objects(Protocol):
     ) -> ApiObject:
         """JSON patch (RFC 6902). Raises `PatchRefused`."""
 
-    def delete(self, resource: Resource, name: str, *, namespace: str = "", version: str = "", uid: str = "") -> None:
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str = "",
+        version: str = "",
+        uid: str = "",
+        manner: Deletion = USUAL_DELETION,
+    ) -> None:
         """Of that version and UID; "" is any. Raises `ObjectChanged`, also when it was gone already."""
 
     def list(
