@@ -304,6 +304,7 @@ KINDS: Mapping[str, Kind] = {
             "calico",
             "cilium-cni",
             "flannel",
+            "homeport",
             "host-link",
             "ib-sriov",
             "ib-sriov-cni",
