@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -30,18 +31,50 @@ class Wish(msgspec.Struct, frozen=True):
     ordinal: int | None = None
 
 
+class Choice(msgspec.Struct, frozen=True):
+    """A wish of one pod and the definition it selects."""
+
+    wish: Wish
+    network: Network
+
+    @property
+    def ifname(self) -> str:
+        """What the interface is called where no cluster-wide networks come before."""
+        return self.wish.selection.ifname or f"net{self.wish.entry + 1}"
+
+
 def of(workload: Workload) -> Iterator[Wish]:
-    """What the annotation asks for, each entry's replicas apart if it is a template."""
+    """What the annotation asks for, each entry's replicas apart if it is a template.
+
+    Nothing for pods of the node's own network: no plugin runs for them.
+    """
+    for wished in _by_pod(workload):
+        yield from wished
+
+
+def choices(workload: Workload, named: Mapping[str, Sequence[Network]]) -> Iterator[tuple[Choice, ...]]:
+    """The known networks of one pod together, once for all pods that select the same ones."""
+    seen: set[tuple[int, ...]] = set()
+    for wished in _by_pod(workload):
+        found = tuple(Choice(w, network) for w in wished if (network := chosen(workload, w, named)) is not None)
+        key = tuple(id(choice.network) for choice in found)
+        if key not in seen:
+            seen.add(key)
+            yield found
+
+
+def _by_pod(workload: Workload) -> Iterator[tuple[Wish, ...]]:
     text = workload.annotations.get(NETWORKS)
-    if text is None:
+    host_network = workload.pod.get("spec", "hostNetwork") if workload.pod is not None else None
+    if text is None or (host_network is not None and host_network.value is True):
         return
     for ordinal in ordinals(workload, text):
         try:
             wanted = parse(workload, NETWORKS, text, ordinal)
         except CniError:
             return  # annotation-syntax says it
-        for entry, selection in enumerate(wanted):
-            yield Wish(entry, selection, workload.replicas if ordinal is None else 1, ordinal)
+        replicas = workload.replicas if ordinal is None else 1
+        yield tuple(Wish(entry, selection, replicas, ordinal) for entry, selection in enumerate(wanted))
 
 
 def ordinals(workload: Workload, text: Embedded) -> Iterable[int | None]:
@@ -53,10 +86,15 @@ def ordinals(workload: Workload, text: Embedded) -> Iterable[int | None]:
 
 def parse(workload: Workload, key: str, text: Embedded, ordinal: int | None) -> tuple[NetworkSelection, ...]:
     """What the annotation `key` says to the replica; raises what pods would be told."""
-    namespace = workload.namespace or ANY_NAMESPACE
+    return _parsed(key, text.scalar.text, workload.namespace or ANY_NAMESPACE, ordinal)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(key: str, text: str, namespace: str, ordinal: int | None) -> tuple[NetworkSelection, ...]:
+    """Remembered, since most rules over workloads ask."""
     if key == DEFAULT_NETWORK:
-        return (selections.parse_default(text.scalar.text, namespace, ordinal=ordinal),)
-    return selections.parse(text.scalar.text, namespace, ordinal=ordinal)
+        return (selections.parse_default(text, namespace, ordinal=ordinal),)
+    return selections.parse(text, namespace, ordinal=ordinal)
 
 
 def by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:

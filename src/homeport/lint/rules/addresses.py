@@ -84,7 +84,8 @@ def range_bounds(network: Network) -> Iterator[Found]:
         for node in (pool.start, pool.end) if subnet is not None else ():
             address = address_of(node)
             if node is not None and address is not None and subnet is not None:
-                usable = ranges.usable_span(subnet)
+                # host-local takes any address of the subnet, even one that no host should have.
+                usable = Span(subnet[0], subnet[-1]) if pool.of_node else ranges.usable_span(subnet)
                 if address not in usable:
                     yield network.found(
                         node.span, f"{address} is outside the range {subnet}", f"expected an address in {usable}"
