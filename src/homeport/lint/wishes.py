@@ -12,12 +12,13 @@ from functools import lru_cache
 import msgspec
 
 from homeport.lint.findings import Span
-from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, Embedded, Network, Workload
+from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, Embedded, Manifests, Network, Workload
 from homeport.model.errors import CniError
 from homeport.multinet import selections, templates
 from homeport.multinet.selections import NetworkSelection
 
 _MOST_REPLICAS = 10_000  # looked at one by one
+_JSON_NAME = re.compile(r'"name"\s*:\s*"([^"]*)"')
 _WORD = re.compile(r"""[^\s,:"'/@\[\]]+""")
 ANY_NAMESPACE = "default"  # what a selection without a namespace gets when its workload has none
 
@@ -119,14 +120,33 @@ def full_name(workload: Workload, wish: Wish) -> str:
     return wish.selection.name if unsaid else f"{wish.selection.namespace}/{wish.selection.name}"
 
 
+def together(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, tuple[Choice, ...]]]:
+    """What pods select together, as `choices`, with the annotation that says so."""
+    named = by_name(manifests.networks)
+    for workload in manifests.workloads:
+        text = workload.annotations.get(NETWORKS)
+        for chosen_ones in choices(workload, named) if text is not None else ():
+            if text is not None and chosen_ones:
+                yield workload, text, chosen_ones
+
+
 def place(text: Embedded, wish: Wish) -> Span:
-    """Where a network's name stands in an annotation, as it is written there."""
+    """Where the name of the wish's network stands in the annotation, as it is written there."""
     written = text.scalar.text
-    for word in _WORD.finditer(written):
+    if selections.is_json(written):
+        words = [Span(*word.span(1)) for word in _JSON_NAME.finditer(written)]
+        ordered = [*words[wish.entry : wish.entry + 1], *words]
+    else:
+        start = 0
+        for _ in range(wish.entry):
+            start = written.find(",", start) + 1
+        end = written.find(",", start) if "," in written[start:] else len(written)
+        ordered = [Span(*word.span()) for word in _WORD.finditer(written, start, end)]
+    for span in ordered:
         try:
-            named = templates.expand(word[0], wish.ordinal, "")
+            named = templates.expand(written[span.start : span.end], wish.ordinal, "")
         except CniError:
             continue
         if named == wish.selection.name:
-            return text.scalar.span(Span(word.start(), word.end()))
+            return text.scalar.span(span)
     return text.scalar.span(Span(0, len(written)))
