@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import homeport
-from homeport.cli import cni, explain, install, ips, lab, lint, migrate, plan, release, who
+from homeport.cli import cni, conformance, explain, install, ips, lab, lint, migrate, plan, release, who
 from homeport.model.errors import CniError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("explain")(explain.explain)
 app.command("release")(release.release)
 app.command("reserve")(release.reserve)
 app.add_typer(migrate.app, name="migrate")
+app.command("conformance")(conformance.conformance)
 app.command("install")(install.install)
 
 

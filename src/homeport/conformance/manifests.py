@@ -1,0 +1,100 @@
+"""The objects that a run makes, as JSON. No I/O.
+
+Their pods ask for what the strictest Pod Security Standard allows, and for next to nothing of a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from homeport.multinet.selections import ANNOTATION as NETWORKS
+from homeport.ports import Resource
+
+NAMESPACES = Resource(group="", version="v1", plural="namespaces", kind="Namespace")
+NODES = Resource(group="", version="v1", plural="nodes", kind="Node")
+PODS = Resource(group="", version="v1", plural="pods", kind="Pod", namespaced=True)
+EVENTS = Resource(group="", version="v1", plural="events", kind="Event", namespaced=True)
+STATEFULSETS = Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet", namespaced=True)
+DEPLOYMENTS = Resource(group="apps", version="v1", plural="deployments", kind="Deployment", namespaced=True)
+DEFINITIONS = Resource(
+    group="k8s.cni.cncf.io",
+    version="v1",
+    plural="network-attachment-definitions",
+    kind="NetworkAttachmentDefinition",
+    namespaced=True,
+)
+CRDS = Resource(
+    group="apiextensions.k8s.io", version="v1", plural="customresourcedefinitions", kind="CustomResourceDefinition"
+)
+
+RUN = "homeport.dev/conformance"
+"""The label of a run's namespace, and on its pods the one that names their workload."""
+IGNORED = {"homeport.dev/admission": "ignore"}
+"""Rows make mistakes on purpose, to see what ADD says to them: admission is not to keep them from it."""
+MANAGER = {"app.kubernetes.io/managed-by": "homeport-conformance"}
+Kind = Literal["StatefulSet", "Deployment"]
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """A run's own."""
+    return {"metadata": {"name": name, "labels": {RUN: name, **IGNORED, **MANAGER}}}
+
+
+def definition(name: str, config: str) -> dict[str, Any]:
+    """A network."""
+    return {"metadata": {"name": name, "labels": MANAGER}, "spec": {"config": config}}
+
+
+def workload(
+    name: str,
+    kind: Kind,
+    replicas: int,
+    networks: Sequence[str],
+    *,
+    image: str,
+    nodes: Sequence[str] = (),
+    annotations: Mapping[str, str | None] | None = None,
+    pod_annotations: Mapping[str, str | None] | None = None,
+    spec: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """As a merge patch it makes what is there into this. No `nodes` are any; an annotation None is taken away."""
+    labels = {RUN: name}
+    template = {
+        "metadata": {"labels": labels, "annotations": {NETWORKS: ",".join(networks), **(pod_annotations or {})}},
+        "spec": _pod_spec(image, nodes),
+    }
+    own = {"serviceName": name, "podManagementPolicy": "Parallel"} if kind == "StatefulSet" else {}
+    return {
+        "metadata": {"name": name, "labels": MANAGER, "annotations": dict(annotations or {})},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": template,
+            **own,
+            **(spec or {}),
+        },
+    }
+
+
+def _pod_spec(image: str, nodes: Sequence[str]) -> dict[str, Any]:
+    container = {
+        "name": "main",
+        "image": image,
+        "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    return {
+        "containers": [container],
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65535, "seccompProfile": {"type": "RuntimeDefault"}},
+        "affinity": {"nodeAffinity": _on(nodes)} if nodes else None,
+    }
+
+
+def _on(nodes: Sequence[str]) -> dict[str, Any]:
+    """A term for each, as a field may be compared with one value only."""
+    terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in nodes]
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
