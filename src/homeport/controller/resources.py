@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from homeport.ports import Resource
+from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 
-PODS = Resource(group="", version="v1", plural="pods", kind="Pod", namespaced=True)
-NODES = Resource(group="", version="v1", plural="nodes", kind="Node")
-STATEFUL_SETS = Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet", namespaced=True)
-DEFINITIONS = Resource(
-    group="k8s.cni.cncf.io",
-    version="v1",
-    plural="network-attachment-definitions",
-    kind="NetworkAttachmentDefinition",
-    namespaced=True,
-)
+__all__ = ["DEFINITIONS", "NODES", "PODS", "STATEFUL_SETS"]
