@@ -24,12 +24,12 @@ def ipvlan(ipam: str) -> str:
 
 
 def host_local(keys: str) -> str:
-    return listed(f'{{"type":"macvlan","ipam":{{"type":"host-local",{keys}}}}}')
+    return listed(f'{{"type":"bridge","ipam":{{"type":"host-local",{keys}}}}}')
 
 
 def static(name: str) -> str:
-    """A definition for one pod."""
-    ipam = '{"type":"static","addresses":[{"address":"10.1.0.5/24"}]}'
+    """A definition for one pod, with an address that the last digit of its name makes."""
+    ipam = f'{{"type":"static","addresses":[{{"address":"10.1.0.1{name[-1]}/24"}}]}}'
     return listed(f'{{"type":"ipvlan","ipam":{ipam}}}').replace("name: net,", f"name: {name},")
 
 
@@ -230,7 +230,7 @@ SILENT = {
     + static("vlan6")
     + workload('"vlan{ordinal}"', replicas=2).replace("  replicas: 2\n", "  replicas: 2\n  ordinals: {start: 5}\n"),
     "requests that plugins take": listed(
-        '{"type":"macvlan","ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}',
+        '{"type":"bridge","ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}',
         '{"type":"portmap","capabilities":{"portMappings":true}}',
     )
     + workload('\'[{"name":"net","ips":["10.1.0.5"],"mac":"02:00:00:00:00:01","portMappings":[{"hostPort":80}]}]\''),

@@ -44,6 +44,18 @@ class Choice(msgspec.Struct, frozen=True):
         return self.wish.selection.ifname or f"net{self.wish.entry + 1}"
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """What all replicas of a workload want of one network of the files by one entry of their annotation.
+
+    `ips`: they say which addresses.
+    """
+
+    workload: Workload
+    network: Network
+    replicas: int
+    ips: bool
+
+
 def of(workload: Workload) -> Iterator[Wish]:
     """What the annotation asks for, each entry's replicas apart if it is a template.
 
@@ -62,6 +74,28 @@ def choices(workload: Workload, named: Mapping[str, Sequence[Network]]) -> Itera
         if key not in seen:
             seen.add(key)
             yield found
+
+
+def asks(manifests: Manifests) -> Iterator[Ask]:
+    """One for each entry and network, its replicas added up."""
+    named = by_name(manifests.networks)
+    for workload in manifests.workloads:
+        added: dict[tuple[int, int], Ask] = {}
+        for wish in of(workload):
+            network = chosen(workload, wish, named)
+            if network is not None:
+                before = added.get((wish.entry, id(network)))
+                replicas = wish.replicas + (before.replicas if before else 0)
+                added[wish.entry, id(network)] = Ask(workload, network, replicas, bool(wish.selection.ips))
+        yield from added.values()
+
+
+def is_on_one_node(workload: Workload) -> bool:
+    """Whether all its pods are told to run on one node, by its name."""
+    spec = workload.pod.get("spec") if workload.pod is not None else None
+    return spec is not None and bool(
+        spec.text("nodeName") or spec.text("nodeSelector", "kubernetes.io/hostname") or workload.kind == "Pod"
+    )
 
 
 def _by_pod(workload: Workload) -> Iterator[tuple[Wish, ...]]:

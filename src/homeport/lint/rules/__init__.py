@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from homeport.lint.findings import Rule
-from homeport.lint.rules import addresses, keys, masters, names, plugins, syntax, versions, workloads
+from homeport.lint.rules import (
+    addresses,
+    capacity,
+    keys,
+    maps,
+    masters,
+    names,
+    plugins,
+    sharing,
+    syntax,
+    versions,
+    workloads,
+)
 from homeport.lint.rules.checks import Check
 
 ALL: tuple[Check, ...] = tuple(
     value
-    for module in (syntax, names, versions, plugins, keys, addresses, masters, workloads)
+    for module in (syntax, names, versions, plugins, keys, addresses, sharing, masters, workloads, capacity, maps)
     for value in vars(module).values()
     if isinstance(value, Check)
 )

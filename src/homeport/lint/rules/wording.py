@@ -1,7 +1,9 @@
-"""An error's text as a finding's. No I/O."""
+"""Words that several rules use. No I/O."""
 
 from __future__ import annotations
 
+from homeport.cni.documents import shown
+from homeport.lint.manifests import Workload
 from homeport.model.errors import CniError
 
 
@@ -10,3 +12,8 @@ def said(error: CniError) -> tuple[str, str]:
     text = error.msg.partition(": ")[2] or error.msg
     found, comma, expected = text.rpartition(", expected ")
     return (found.removeprefix("found "), f"expected {expected}") if comma else (text, error.details or "see the rule")
+
+
+def called(workload: Workload) -> str:
+    """The workload as its owner calls it."""
+    return f"{workload.kind} {shown(workload.name)}"

@@ -1,0 +1,112 @@
+"""Rules about explicit maps of addresses, of networks and of workloads. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from homeport.ipam import policies
+from homeport.ipam.ranges import Range
+from homeport.lint.findings import Found, Severity
+from homeport.lint.manifests import ADDRESSES, Manifests, Network, Workload
+from homeport.lint.nodes import Node, plain
+from homeport.lint.pools import pools
+from homeport.lint.rules.checks import network_rule, rule
+from homeport.lint.rules.wording import called, said
+from homeport.model.errors import CniError
+
+
+@network_rule("sticky-map", Severity.ERROR)
+def sticky_map(network: Network) -> Iterator[Found]:
+    """An explicit map of addresses (`sticky.replicas`) has an entry that can never be handed out, or one twice.
+
+    Every entry must be an address of the ranges, not excluded, not the gateway, and stand once in all maps of the
+    network (E16). Replicas with such an entry do not start.
+    """
+    whole = [parsed for pool in pools(network) if (parsed := pool.parsed()) is not None]
+    seen: dict[str, Node] = {}
+    for _, listed in _maps(network):
+        if len(whole) == len(list(pools(network))):
+            for entry in listed.items:
+                yield from _bad_entries(network, entry, whole, seen)
+
+
+@rule("map-too-short", Severity.ERROR)
+def map_too_short(manifests: Manifests) -> Iterator[Found]:
+    """An explicit map has fewer entries than its workload has replicas.
+
+    A replica without an entry gets no address at all rather than a foreign one (R3), so it does not start. The first
+    entry belongs to the lowest ordinal.
+    """
+    for network in manifests.networks:
+        for key, listed in _maps(network):
+            namespace, _, name = key.partition("@")[0].rpartition("/")
+            for workload in manifests.workloads:
+                same = workload.name == name and workload.namespace in (None, namespace)
+                if same and len(listed.items) < workload.replicas:
+                    yield network.found(listed.span, *_too_short(listed, workload))
+    for workload in manifests.workloads:
+        for _, listed in _annotated_maps(workload):
+            if len(listed.items) < workload.replicas:
+                yield workload.found(listed.span, *_too_short(listed, workload))
+
+
+@rule("annotated-map", Severity.ERROR)
+def annotated_map(manifests: Manifests) -> Iterator[Found]:
+    """An explicit map in `homeport.dev/addresses` has an entry that can never be handed out, or one twice.
+
+    As `sticky-map`, against the ranges of the network it names.
+    """
+    for workload in manifests.workloads:
+        for key, listed in _annotated_maps(workload):
+            name = key.partition("@")[0]
+            named = [
+                n
+                for n in manifests.networks
+                if name in (n.name, n.config.text("name") if n.config else None)
+                and (n.namespace is None or workload.namespace in (None, n.namespace))
+            ]
+            seen: dict[str, Node] = {}
+            for network in named[:1]:
+                whole = [parsed for pool in pools(network) if (parsed := pool.parsed()) is not None]
+                for entry in listed.items if whole else ():
+                    yield from _bad_entries(workload, entry, whole, seen)
+
+
+def _maps(network: Network) -> Iterator[tuple[str, Node]]:
+    """Every explicit map of the configuration, by its key `NAMESPACE/WORKLOAD[@IFNAME]`."""
+    for plugin in network.plugins:
+        replicas = plugin.get("ipam", "sticky", "replicas")
+        for member in replicas.members if replicas is not None else ():
+            if member.value.kind == "array":
+                yield member.name, member.value
+
+
+def _annotated_maps(workload: Workload) -> Iterator[tuple[str, Node]]:
+    text = workload.annotations.get(ADDRESSES)
+    for member in text.root.members if text is not None and text.root is not None else ():
+        if member.value.kind == "array":
+            yield member.name, member.value
+
+
+def _bad_entries(
+    subject: Network | Workload, entry: Node, whole: Sequence[Range], seen: dict[str, Node]
+) -> Iterator[Found]:
+    """The addresses of one entry (a string, or a list with one a range) that no replica can have."""
+    for node in entry.items if entry.kind == "array" else (entry,):
+        value: Any = plain(node)
+        try:
+            parsed = policies.parse_policy({"replicas": {"map": [value]}}, whole)
+        except CniError as e:
+            yield subject.found(node.span, *said(e))
+            continue
+        for address in chain(*parsed.maps["map"].entries) if parsed is not None else ():
+            first = seen.setdefault(str(address), node)
+            if first is not node:
+                yield subject.found(node.span, f"{address} is mapped twice", "expected every address once")
+
+
+def _too_short(listed: Node, workload: Workload) -> tuple[str, str]:
+    entries = "1 entry" if len(listed.items) == 1 else f"{len(listed.items)} entries"
+    return f"the map has {entries}, {called(workload)} has {workload.replicas} replicas", "expected one entry a replica"
