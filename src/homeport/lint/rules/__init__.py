@@ -9,6 +9,7 @@ from homeport.lint.rules import (
     keys,
     maps,
     masters,
+    metadata,
     names,
     plugins,
     sharing,
@@ -20,7 +21,20 @@ from homeport.lint.rules.checks import Check
 
 ALL: tuple[Check, ...] = tuple(
     value
-    for module in (syntax, names, versions, plugins, keys, addresses, sharing, masters, workloads, capacity, maps)
+    for module in (
+        syntax,
+        names,
+        versions,
+        plugins,
+        keys,
+        addresses,
+        sharing,
+        masters,
+        workloads,
+        capacity,
+        maps,
+        metadata,
+    )
     for value in vars(module).values()
     if isinstance(value, Check)
 )

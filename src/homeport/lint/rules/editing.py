@@ -44,8 +44,11 @@ def reorder(text: Embedded, items: Sequence[Node], order: Sequence[Node]) -> tup
 
 
 def replace_yaml(node: Node, text: str) -> tuple[Edit, ...]:
-    """Replaces a one-line YAML scalar by a plain one; nothing when an anchor or tag stands before it."""
-    written = len(str(node.value)) + (2 if node.style in ("'", '"') else 0)
-    if node.span.end - node.span.start != written:
+    """Replaces a one-line YAML scalar, in its own quotes; nothing when an anchor or tag stands before it.
+
+    `text` needs no escaping in any style.
+    """
+    quote = node.style if node.style in ("'", '"') else ""
+    if node.span.end - node.span.start != len(str(node.value)) + 2 * len(quote):
         return ()
-    return (Edit(node.span.start, node.span.end, text),)
+    return (Edit(node.span.start, node.span.end, f"{quote}{text}{quote}"),)
