@@ -9,7 +9,7 @@ import msgspec
 
 
 class Severity(Enum):
-    """`ERROR`: pods fail or lose their addresses now. `WARNING`: they will, or lost something. `INFO`: worth knowing."""
+    """`ERROR`: pods fail or lose addresses now. `WARNING`: they will, or something was lost. `INFO`: worth knowing."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -33,7 +33,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--repair` would do, and the proof that it may. Each kind of repair is a subclass that carries its object."""
+    """What `--repair` would do, and the proof that it may. Each kind is a subclass that carries what it acts on."""
 
     says: str
     proof: str
