@@ -6,18 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+from tests.stand_ins_objects import MemoryObjects
+
+from homeport.admission.facts import Facts
+from homeport.admission.reviewing import REVIEWED, Reviewer
+from homeport.ports import Resource
+
 Json = dict[str, Any]
 
-GROUPS = {
-    "network-attachment-definitions": ("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition"),
-    "statefulsets": ("apps", "v1", "StatefulSet"),
-    "deployments": ("apps", "v1", "Deployment"),
-    "daemonsets": ("apps", "v1", "DaemonSet"),
-    "replicasets": ("apps", "v1", "ReplicaSet"),
-    "jobs": ("batch", "v1", "Job"),
-    "pods": ("", "v1", "Pod"),
-    "ipallocations": ("homeport.dev", "v1alpha1", "IPAllocation"),
-}
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 
 
@@ -85,14 +82,15 @@ def review(
     """CREATE without `old`, DELETE without `new`, else UPDATE; `resource` is the object's own where it is left out."""
     subject = new or old
     assert subject is not None
-    plural = resource or next(p for p, (_, _, kind) in GROUPS.items() if kind == subject["kind"])
-    group, version, kind = GROUPS[plural]
+    about = REVIEWED[resource] if resource else resource_of(subject)
+    kind = {"group": about.group, "version": about.version, "kind": about.kind}
+    served = {"group": about.group, "version": about.version, "resource": about.plural}
     request: Json = {
         "uid": uid,
-        "kind": {"group": group, "version": version, "kind": kind},
-        "resource": {"group": group, "version": version, "resource": plural},
-        "requestKind": {"group": group, "version": version, "kind": kind},
-        "requestResource": {"group": group, "version": version, "resource": plural},
+        "kind": kind,
+        "resource": served,
+        "requestKind": kind,
+        "requestResource": served,
         "name": subject["metadata"].get("name", ""),
         "namespace": subject["metadata"].get("namespace", ""),
         "operation": "CREATE" if old is None else "DELETE" if new is None else "UPDATE",
@@ -105,3 +103,57 @@ def review(
     if subresource:
         request["subResource"] = subresource
     return json.dumps({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}).encode()
+
+
+class Desk:
+    """A reviewer over objects in memory, whose watches tell when the test says so (`watched`)."""
+
+    def __init__(self) -> None:
+        self.objects = MemoryObjects(threaded=False)
+        self.registry = CollectorRegistry()
+        self.facts = Facts(self.objects)
+        self.facts.start()
+        self.reviewer = Reviewer(self.facts, registry=self.registry)
+
+    def has(self, *bodies: Json, watched: bool = True) -> None:
+        """Stores objects, in place of those of their names; `watched` False: the watches do not know yet."""
+        for body in bodies:
+            resource = resource_of(body)
+            name, namespace = body["metadata"]["name"], body["metadata"].get("namespace", "")
+            if self.objects.get(resource, name, namespace=namespace) is not None:
+                self.objects.delete(resource, name, namespace=namespace)
+            self.objects.create(resource, body, namespace=namespace)
+        if watched:
+            self.objects.deliver()
+
+    def ask(self, new: Json | None, old: Json | None = None, **rest: Any) -> Json:
+        """The response to a review."""
+        answered = json.loads(self.reviewer.review(review(new, old, **rest)))
+        assert (answered["apiVersion"], answered["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
+        response: Json = answered["response"]
+        return response
+
+    def denied(self, new: Json | None, old: Json | None = None, **rest: Any) -> list[str]:
+        """The lines of a denial; [] for what is allowed."""
+        response = self.ask(new, old, **rest)
+        assert response["allowed"] is ("status" not in response)
+        return response["status"]["message"].split("\n") if "status" in response else []
+
+    def warned(self, new: Json | None, old: Json | None = None, **rest: Any) -> list[str]:
+        """The warnings of what is allowed."""
+        response = self.ask(new, old, **rest)
+        assert response["allowed"], response
+        return list(response.get("warnings", []))
+
+    def rules(self, new: Json | None, old: Json | None = None, **rest: Any) -> list[str]:
+        """The rules for which it is denied."""
+        response = self.ask(new, old, **rest)
+        return [cause["reason"] for cause in response.get("status", {}).get("details", {}).get("causes", [])]
+
+    def counted(self, resource: str, outcome: str) -> float:
+        labels = {"resource": resource, "outcome": outcome}
+        return self.registry.get_sample_value("homeport_admission_reviews_total", labels) or 0.0
+
+
+def resource_of(body: Json) -> Resource:
+    return next(r for r in REVIEWED.values() if r.kind == body["kind"])

@@ -67,13 +67,15 @@ class Facts:
         under_review = [new] if old is None else [new, old]
         wanted = selected(under_review)
         found, missing = self._look_up(wanted)
+        definitions = [s for s in under_review if s.resource == DEFINITIONS]
+        main = {*wanted, *(s.key for s in definitions)}
+        traits = [traits_of(s) for s in (*found.values(), *definitions)]
         with self._lock:
-            main = {*wanted, *(s.key for s in under_review if s.resource == DEFINITIONS)}
-            traits = [traits_of(s) for s in (*found.values(), *under_review) if s.resource == DEFINITIONS]
-            related = self._related(traits, main)
-            found |= {key: self._networks[key] for key in related}
+            related = self._related(traits, main, on_one_link=bool(definitions))
             asking = self._asking({*main, *related})
-        return Context(subjects=(*found.values(), *asking), missing=missing)
+            beside = [self._networks[key] for key in related]
+        # In the order in which it is worth being confirmed.
+        return Context(subjects=(*found.values(), *asking, *beside), missing=missing)
 
     def confirmed(self, context: Context) -> Context:
         """The same as the API server has it now. Raises what it raises when it cannot be asked."""
@@ -124,15 +126,15 @@ class Facts:
                 found[key] = known
         return found, frozenset(missing)
 
-    def _related(self, traits: Collection[Traits], besides: Collection[_Key]) -> list[_Key]:
-        """Those with overlapping ranges first."""
+    def _related(self, traits: Collection[Traits], besides: Collection[_Key], *, on_one_link: bool) -> list[_Key]:
+        """Those with overlapping ranges; `on_one_link` also those on the same link of the nodes, behind them."""
         near, far = [], []
         for key, theirs in self._traits.items():
             if key in besides:
                 continue
             if any(theirs.overlaps(ours) for ours in traits):
                 near.append(key)
-            elif any(theirs.shares(ours) for ours in traits):
+            elif on_one_link and any(theirs.shares(ours) for ours in traits):
                 far.append(key)
         return (near + far)[:_MOST_RELATED]
 

@@ -25,13 +25,13 @@ def answer_of(told: Sequence[Said]) -> Answer:
     lines = [_cut(line(said), _ERROR_MAX) for said in errors[:_MOST_ERRORS]]
     if len(errors) > _MOST_ERRORS:
         lines.append(f"{_PREFIX}and {len(errors) - _MOST_ERRORS} errors more")
-    causes = tuple(Cause(reason=said.rule, message=_spoken(said), field=said.path) for said in errors[:_MOST_ERRORS])
+    causes = tuple(Cause(reason=said.rule, message=_spoken(said), field=_place(said)) for said in errors[:_MOST_ERRORS])
     return Answer(denial="\n".join(lines), causes=causes, warnings=warnings([line(said) for said in others]))
 
 
 def line(said: Said) -> str:
     """`homeport: RULE: found; right (place)`."""
-    place = ", ".join(part for part in (said.where, said.path) if part)
+    place = _place(said)
     at = f" ({place})" if place else ""
     was = "; it was so before" if said.before else ""
     return f"{_PREFIX}{said.rule}: {_spoken(said)}{was}{at}"
@@ -43,6 +43,10 @@ def warnings(lines: Sequence[str]) -> tuple[str, ...]:
     if len(lines) > _MOST_WARNINGS:
         kept.append(f"{_PREFIX}and {len(lines) - _MOST_WARNINGS} more; {_REST}")
     return tuple(kept)
+
+
+def _place(said: Said) -> str:
+    return ", ".join(part for part in (said.where, said.path) if part)
 
 
 def _spoken(said: Said) -> str:
