@@ -14,6 +14,7 @@ from typing import Any
 import h11
 import msgspec
 
+import homeport
 from homeport.cni import documents, versions
 from homeport.daemon import framing
 from homeport.daemon.calls import Call, Outcome
@@ -136,7 +137,13 @@ class HttpExchange:
         kind = "application/json"
         if isinstance(body, str):
             kind, body = "text/plain; charset=utf-8", body.encode()
-        fields = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Connection", "close"), *headers.items()]
+        fields = [
+            ("Server", f"homeportd/{homeport.__version__}"),
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+            *headers.items(),
+        ]
         response = h11.Response(status_code=status, reason=_REASONS.get(status, ""), headers=fields)
         data = b"" if self._method == "HEAD" else body
         sent = [self._connection.send(event) for event in (response, h11.Data(data=data), h11.EndOfMessage())]

@@ -33,11 +33,14 @@ BROKEN = (OSError, h11.RemoteProtocolError)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer. `retry_after_seconds` is what the API server asks us to wait, 0 when it does not."""
+    """A whole answer. `retry_after_seconds` is what the API server asks us to wait, 0 when it does not; `date` its
+    own time as RFC 9110 §6.6.1 writes it, "" when it tells none.
+    """
 
     code: int
     body: bytes = b""
     retry_after_seconds: float = 0.0
+    date: str = ""
 
 
 class Connection:
@@ -69,7 +72,8 @@ class Connection:
             body += piece
             if len(body) > MAX_BODY_BYTES:
                 raise DecodeFailure(f"{request}: found an answer of more than {MAX_BODY_BYTES} bytes, expected less")
-        return Answer(code=head.status_code, body=bytes(body), retry_after_seconds=_retry_after(head))
+        date = dict(head.headers).get(b"date", b"").decode("ascii", "replace")
+        return Answer(code=head.status_code, body=bytes(body), retry_after_seconds=_retry_after(head), date=date)
 
     def begin(self, request: Request, authorization: str | None, until: float) -> int:
         """Sends it and returns the status; the body is read by `lines`, or by `rest`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
@@ -22,7 +22,7 @@ from homeport.ipam.identities import Holder
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import IOFailure
 from homeport.ports import Place
-from homeport.stores.opening import open_database, translated
+from homeport.stores.opening import open_database, read_only, translated
 from homeport.stores.rows import decode_record, encode_record, packed, unpacked
 from homeport.stores.schema import Schema
 
@@ -208,23 +208,8 @@ class Claims:
     def _read(self) -> Iterator[HeldClaim]:
         """Raises `IOFailure` for a row that cannot be read: it is not an absent one."""
         with self._translated("read"):
-            rows = self._db.execute("SELECT scope, address, version, record, note FROM claims").fetchall()
-        for scope, address, version, record, text in rows:
-            allocation = decode_record(scope, unpacked(address), record, version)
-            try:
-                note = _notes.decode(text)
-            except (msgspec.DecodeError, UnicodeDecodeError) as e:
-                raise IOFailure(
-                    f"read {CLAIMS.name} {self._path}: the note of {allocation.address} is unreadable"
-                ) from e
-            yield HeldClaim(
-                allocation=allocation,
-                state=note.state,
-                cause=note.cause,
-                at=note.at,
-                undelivered=note.undelivered,
-                attempted=note.attempted,
-            )
+            rows = _rows(self._db)
+        return _decoded(rows, self._path)
 
     @contextmanager
     def _translated(self, action: str) -> Iterator[None]:
@@ -232,3 +217,36 @@ class Claims:
             yield
         except sqlite3.Error as e:
             raise translated(e, action, self._path, CLAIMS) from e
+
+
+def read_claims(path: Path) -> tuple[HeldClaim, ...]:
+    """Those in the file as they are now, beside the daemon that uses it and changing nothing.
+
+    Raises `CniError` for a file that is not there, or not ours, or has a row that cannot be read.
+    """
+    with read_only(path, CLAIMS, action="read") as db:
+        return tuple(_decoded(_rows(db), path))
+
+
+_Row = tuple[str, bytes, int, str, str]
+
+
+def _rows(db: sqlite3.Connection) -> list[_Row]:
+    return db.execute("SELECT scope, address, version, record, note FROM claims").fetchall()
+
+
+def _decoded(rows: Iterable[_Row], path: Path) -> Iterator[HeldClaim]:
+    for scope, address, version, record, text in rows:
+        allocation = decode_record(scope, unpacked(address), record, version)
+        try:
+            note = _notes.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            raise IOFailure(f"read {CLAIMS.name} {path}: the note of {allocation.address} is unreadable") from e
+        yield HeldClaim(
+            allocation=allocation,
+            state=note.state,
+            cause=note.cause,
+            at=note.at,
+            undelivered=note.undelivered,
+            attempted=note.attempted,
+        )

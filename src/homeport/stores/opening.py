@@ -6,7 +6,8 @@ import errno
 import os
 import sqlite3
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from homeport.stores.schema import Schema
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _ROOMLESS = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+_READ_BUSY_SECONDS = 2.0
 _LEAST_BYTES = 64 * 1024  # with less room than this, an I/O error is a full disk
 
 
@@ -34,6 +36,34 @@ def open_database(path: Path, schema: Schema, *, busy_seconds: float) -> sqlite3
         db.close()
         raise
     return db
+
+
+@contextmanager
+def read_only(path: Path, schema: Schema, *, action: str) -> Iterator[sqlite3.Connection]:
+    """A connection to a file of this schema that is there, to look at it beside whoever uses it.
+
+    Raises `CniError`, also for what SQLite raises in the block.
+    """
+    if not path.is_file():
+        raise IOFailure(f"{action} {schema.name} {path}: found no regular file, expected one")
+    try:
+        db = sqlite3.connect(_uri(path, "ro"), uri=True, timeout=_READ_BUSY_SECONDS)
+        try:
+            if _number(db, "application_id") != schema.application_id:
+                raise IOFailure(f"{action} {schema.name} {path}: found another program's database, expected Homeport's")
+            yield db
+        finally:
+            db.close()
+    except sqlite3.Error as e:
+        raise translated(e, action, path, schema) from e
+
+
+def check_whole(path: Path, schema: Schema) -> None:
+    """Raises `CniError` unless SQLite finds every page and index of the file as they should be."""
+    with read_only(path, schema, action="check") as db:
+        found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(3)")]
+        if found != ["ok"]:
+            raise IOFailure(f"check {schema.name} {path}: found damage: {'; '.join(found)}")
 
 
 def translated(error: sqlite3.Error, action: str, path: Path, schema: Schema) -> CniError:
@@ -72,8 +102,12 @@ def _create(path: Path, schema: Schema, busy_seconds: float) -> None:
 
 
 def _connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode=rw"  # rw: never creates
+    uri = _uri(path, "rw")  # rw: never creates
     return sqlite3.connect(uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"
 
 
 def _prepare(db: sqlite3.Connection, path: Path, schema: Schema) -> None:
