@@ -16,7 +16,7 @@ from homeport.ipam.planning import Ask, Crowd, Demand, written
 from homeport.ipam.pools import Pool
 from homeport.ipam.replicas import workload_kind
 from homeport.ipam.reservations import Reservation
-from homeport.ipam.rooms import Surge
+from homeport.ipam.rooms import surge_of
 from homeport.lint import manifests
 from homeport.lint.nodes import plain
 from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf
@@ -29,7 +29,6 @@ _APPS = "apps"
 _SUFFIX = r"[a-z0-9]{5}"
 _OTHER = {"": "no addresses: it has no ipam section", "host-local": "host-local chooses it on the node"}
 _MOST_PODS = 100_000
-_DEFAULT_SURGE = "25%"  # of a Deployment, apps/v1
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,7 +195,8 @@ class _Workload:
             and pattern.fullmatch(a.slot.owner.name)
         ]
         asks = tuple(_ask(i) for i in self._interfaces(None))
-        return Crowd(workload=self.workload, count=count, surge=self._surge(), asks=asks, theirs=tuple(theirs))
+        surge = surge_of(self._kind, self._spec, at=f"maxSurge of {written(self.workload)}")
+        return Crowd(workload=self.workload, count=count, surge=surge, asks=asks, theirs=tuple(theirs))
 
     def _pods(self) -> int:
         match self._kind:
@@ -209,23 +209,6 @@ class _Workload:
             case "CronJob":
                 return self._count("jobTemplate", "spec", "parallelism")
         return self._count("replicas")
-
-    def _surge(self) -> Surge:
-        """apps/v1, `maxSurge`."""
-        if self._kind == "Deployment":
-            strategy, default = _under(self._spec, "strategy"), _DEFAULT_SURGE
-        elif self._kind == "DaemonSet":
-            strategy, default = _under(self._spec, "updateStrategy"), "0"
-        else:
-            return Surge()
-        if strategy.get("type", "RollingUpdate") != "RollingUpdate":
-            return Surge()
-        text = str(_under(strategy, "rollingUpdate").get("maxSurge", default))
-        if not re.fullmatch(r"[0-9]+%?", text):
-            raise InvalidNetConf(
-                f'maxSurge of {written(self.workload)}: found "{text}", expected a number such as 1 or 25%'
-            )
-        return Surge(percent=int(text[:-1])) if text.endswith("%") else Surge(number=int(text))
 
     # --- both ---
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from homeport.ipam.pools import Pool
 from homeport.ipam.ranges import Span
 from homeport.model.addresses import IPAddress
+from homeport.model.errors import InvalidNetConf
 
 Key = tuple[str, Span]
 """A range of one scope."""
@@ -88,6 +91,27 @@ class Surge(msgspec.Struct, frozen=True):
 
 
 NO_SURGE = Surge()
+_DEFAULT_SURGE = "25%"  # of a Deployment, apps/v1
+_STRATEGIES = {"Deployment": ("strategy", _DEFAULT_SURGE), "DaemonSet": ("updateStrategy", "0")}
+
+
+def surge_of(kind: str, spec: Mapping[str, Any], *, at: str) -> Surge:
+    """What the spec of a workload of apps/v1 says, or leaves to the default; none of kinds that replace in place.
+
+    Raises `InvalidNetConf` beginning with `at`.
+    """
+    if kind not in _STRATEGIES:
+        return NO_SURGE
+    key, default = _STRATEGIES[kind]
+    strategy = spec.get(key)
+    strategy = strategy if isinstance(strategy, Mapping) else {}
+    if strategy.get("type", "RollingUpdate") != "RollingUpdate":
+        return NO_SURGE
+    rolling = strategy.get("rollingUpdate")
+    text = str(rolling.get("maxSurge", default) if isinstance(rolling, Mapping) else default)
+    if not re.fullmatch(r"[0-9]+%?", text):
+        raise InvalidNetConf(f'{at}: found "{text}", expected a number such as 1 or 25%')
+    return Surge(percent=int(text[:-1])) if text.endswith("%") else Surge(number=int(text))
 
 
 def fit_of(

@@ -90,12 +90,17 @@ def asks(manifests: Manifests) -> Iterator[Ask]:
         yield from added.values()
 
 
-def is_on_one_node(workload: Workload) -> bool:
-    """Whether all its pods are told to run on one node, by its name."""
+def node_of(workload: Workload) -> str:
+    """The node that all its pods are told to run on by its name; "" when they may run on any."""
     spec = workload.pod.get("spec") if workload.pod is not None else None
-    return spec is not None and bool(
-        spec.text("nodeName") or spec.text("nodeSelector", "kubernetes.io/hostname") or workload.kind == "Pod"
-    )
+    if spec is None:
+        return ""
+    return spec.text("nodeName") or spec.text("nodeSelector", "kubernetes.io/hostname") or ""
+
+
+def is_on_one_node(workload: Workload) -> bool:
+    """Whether all its pods are on one node, whichever that is."""
+    return workload.kind == "Pod" or node_of(workload) != ""
 
 
 def _by_pod(workload: Workload) -> Iterator[tuple[Wish, ...]]:
