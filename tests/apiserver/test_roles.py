@@ -61,6 +61,7 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         NETWORKS: "get list",
         ("k8s.cni.cncf.io", "ipamclaims"): "get list",
         **{("homeport.dev", ours): "get list watch" for ours in OURS},
+        ("whereabouts.cni.cncf.io", "ippools"): "list",
     },
     "operator": {
         ("homeport.dev", "ipallocations"): "create patch delete",
@@ -144,6 +145,28 @@ def test_the_controllers_lease_is_its_own_and_in_its_namespace(admin: Api) -> No
     assert [verb for verb in VERBS if lease(verb, "kube-scheduler")] == ["create"]
     assert not any(lease(verb, "homeport-controller", "default") for verb in VERBS)
     assert not any(lease(verb, "homeport-controller", role="node") for verb in VERBS)
+
+
+NAMED = [
+    ("apiextensions.k8s.io", "customresourcedefinitions", "ipallocations.homeport.dev", ""),
+    ("apiextensions.k8s.io", "customresourcedefinitions", "ippools.whereabouts.cni.cncf.io", ""),
+    ("rbac.authorization.k8s.io", "clusterroles", "homeport-node", ""),
+    ("coordination.k8s.io", "leases", "homeport-controller", "kube-system"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "homeport", ""),
+]
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize(("group", "resource", "name", "namespace"), NAMED, ids=[case[1] for case in NAMED])
+def test_a_viewer_may_read_by_name_what_doctor_asks_for_and_no_other(
+    admin: Api, group: str, resource: str, name: str, namespace: str, wait_until: Callable[..., None]
+) -> None:
+    def verbs(of: str) -> list[str]:
+        return [v for v in VERBS if may(admin, "viewer", v, group, resource, namespace=namespace, name=of)]
+
+    wait_until(lambda: verbs(name))
+    assert verbs(name) == ["get"]
+    assert verbs("another") == []
 
 
 def test_no_role_has_a_wildcard_or_a_right_to_rights() -> None:

@@ -6,6 +6,7 @@ none yet. So no check looks at what changed within the last minutes, and none is
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -16,7 +17,9 @@ from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import PodOwner, Replica
 from homeport.ipam.objects import STATIC_HASH, NodeState
 from homeport.ipam.pools import Pool, PoolRange
+from homeport.ipam.ranges import Range
 from homeport.ipam.whereabouts import ForeignPool, is_ours, split_scope
+from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError
 from homeport.model.names import PodRef
 from homeport.multinet import selections
@@ -129,15 +132,32 @@ def ranges(records: Sequence[Record], pools: Mapping[str, Pool]) -> Iterator[Dia
     by_scope: dict[str, list[Allocation]] = {}
     for record in records:
         by_scope.setdefault(record.allocation.scope, []).append(record.allocation)
+    for listed in by_scope.values():
+        listed.sort(key=_place)
     sharing: dict[PoolRange, list[str]] = {}
     for name, pool in sorted(pools.items()):
         for pooled in pool.ranges:
             sharing.setdefault(pooled, []).append(name)
     for pooled, networks in sharing.items():
-        taken = [a for a in by_scope.get(pooled.scope, ()) if a.address in pooled.range]
+        taken = _within(pooled.range, by_scope.get(pooled.scope, ()))
         usable = pooled.range.usable
         if usable and len(taken) >= _NEARLY * usable:
             yield _filling(pooled, networks, taken, usable)
+
+
+def _within(range_: Range, ordered: Sequence[Allocation]) -> Sequence[Allocation]:
+    """Those of the range; there may be many networks, and very many allocations."""
+    begin = bisect_left(ordered, _key(range_.first), key=_place)
+    end = bisect_right(ordered, _key(range_.last), key=_place)
+    return [a for a in ordered[begin:end] if a.address in range_]
+
+
+def _place(allocation: Allocation) -> tuple[int, int]:
+    return _key(allocation.address)
+
+
+def _key(address: IPAddress) -> tuple[int, int]:
+    return address.version, int(address)
 
 
 def _filling(pooled: PoolRange, networks: Sequence[str], taken: Sequence[Allocation], usable: int) -> Diagnosis:
