@@ -63,6 +63,14 @@ def convert(value: Any, into: type[T], *, at: str = "", error: type[CniError] = 
         raise error(_explain(str(e), value, into, at)) from e
 
 
+def require_known(value: Mapping[str, Any], into: type[msgspec.Struct], *, at: str = "") -> None:
+    """Raises `InvalidNetConf` for a key that is no field of `into`: where all keys are ours, another is a mistake."""
+    known = [field.encode_name for field in msgspec.structs.fields(into)]
+    for key in value:
+        if key not in known:
+            raise InvalidNetConf(f"key {shown(f'{at}{key}')}: unknown, expected one of {', '.join(known)}")
+
+
 def write(value: Any) -> bytes:
     """The form plugins print: four-space indented, no newline at the end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=4)

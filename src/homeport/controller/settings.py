@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from homeport.admission import settings as admission
+from homeport.admission.settings import AdmissionSettings
 from homeport.cni import documents
 from homeport.controller.electing import LeaseSettings
 from homeport.controller.ledgering import Keeping
@@ -45,12 +47,14 @@ class _Wire(msgspec.Struct, rename="camel"):
     ledger_entries: _Count = 1_000_000
     whereabouts_namespace: str = ""
     log_format: Literal["text", "json"] = "text"
+    admission: dict[str, Any] | None = None
 
 
 class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`kubeconfig` None is the service account of this pod; `metrics_port` None serves nothing.
 
-    `whereabouts_namespace` is where Whereabouts keeps its objects while some nodes still run it, or "".
+    `whereabouts_namespace` is where Whereabouts keeps its objects while some nodes still run it, or "". `admission`
+    None reviews nothing.
     """
 
     lease: LeaseSettings
@@ -61,6 +65,7 @@ class ControllerSettings(msgspec.Struct, frozen=True, kw_only=True):
     keeping: Keeping = Keeping()
     whereabouts_namespace: str = ""
     log_format: Literal["text", "json"] = "text"
+    admission: AdmissionSettings | None = None
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> ControllerSettings:
@@ -79,14 +84,12 @@ def load(path: Path | None, environ: Mapping[str, str]) -> ControllerSettings:
 
 def parse(raw: Mapping[str, Any], *, pod: str, namespace: str) -> ControllerSettings:
     """The file's object. `pod` and `namespace` are where this process runs, "" for outside of a cluster."""
-    known = [field.encode_name for field in msgspec.structs.fields(_Wire)]
-    for key in raw:
-        if key not in known:
-            raise InvalidNetConf(f"key {documents.shown(key)}: unknown, expected one of {', '.join(known)}")
+    documents.require_known(raw, _Wire)
     wire = documents.convert(raw, _Wire)
+    ours = wire.namespace or namespace or DEFAULT_NAMESPACE
     return ControllerSettings(
         lease=LeaseSettings(
-            namespace=wire.namespace or namespace or DEFAULT_NAMESPACE,
+            namespace=ours,
             identity=_identity(wire.identity or pod or os.uname().nodename),
             name=wire.lease_name,
             duration_seconds=wire.lease_seconds,
@@ -100,6 +103,7 @@ def parse(raw: Mapping[str, Any], *, pod: str, namespace: str) -> ControllerSett
         keeping=Keeping(days=wire.ledger_days, entries=wire.ledger_entries),
         whereabouts_namespace=_namespace(wire.whereabouts_namespace),
         log_format=wire.log_format,
+        admission=admission.parse(wire.admission, namespace=ours) if wire.admission is not None else None,
     )
 
 
