@@ -12,8 +12,10 @@ from homeport.lint.rules import (
     metadata,
     names,
     plugins,
+    selections,
     sharing,
     syntax,
+    values,
     versions,
     workloads,
 )
@@ -34,6 +36,8 @@ ALL: tuple[Check, ...] = tuple(
         capacity,
         maps,
         metadata,
+        selections,
+        values,
     )
     for value in vars(module).values()
     if isinstance(value, Check)

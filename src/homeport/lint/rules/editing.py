@@ -16,12 +16,26 @@ from homeport.lint.nodes import Node
 def insert_first(text: Embedded, target: Node, key: str, value: str) -> Edit:
     """Puts `"key": "value"` before the first member of a non-empty object, in that member's layout."""
     first = target.members[0]
+    colon = text.written(Span(first.key.span.end, first.value.span.start))
+    quoted_key, quoted_value = (text.scalar.encode(f'"{word}"') for word in (key, value))
+    return _before_first(text, target, f"{quoted_key}{colon}{quoted_value}")
+
+
+def move_member(text: Embedded, source: Node, name: str, target: Node) -> tuple[Edit, ...]:
+    """Takes a member out of one object and puts it into another, as it is written; nothing where that is empty."""
+    member = source.member(name)
+    if member is None or not target.members:
+        return ()
+    written = text.written(Span(member.key.span.start, member.value.span.end))
+    return (_before_first(text, target, written), remove_member(source, name))
+
+
+def _before_first(text: Embedded, target: Node, written: str) -> Edit:
+    first = target.members[0]
     gap = text.written(Span(target.span.start + 1, first.key.span.start))
     colon = text.written(Span(first.key.span.end, first.value.span.start))
     separator = gap or (" " if colon.endswith(" ") else "")
-    quoted_key, quoted_value = (text.scalar.encode(f'"{word}"') for word in (key, value))
-    written = f"{quoted_key}{colon}{quoted_value},{separator}"
-    return Edit(first.key.span.start, first.key.span.start, written)
+    return Edit(first.key.span.start, first.key.span.start, f"{written},{separator}")
 
 
 def remove_member(target: Node, name: str) -> Edit:

@@ -8,16 +8,62 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from homeport.cni.documents import shown
-from homeport.lint.catalogue import KINDS, NETWORK, RETENTION_KEYS, SHARED, Key, Role, nearest
+from homeport.lint.catalogue import ANY, KINDS, NETWORK, RETENTION_KEYS, SHARED, Key, Role, inside, nearest
 from homeport.lint.findings import Edit, Found, Severity, Span
-from homeport.lint.manifests import RETENTION, Embedded, Manifests, Network
+from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, RETENTION, Embedded, Manifests, Network
 from homeport.lint.nodes import Member, Node, plain
 from homeport.lint.rules.checks import rule
+from homeport.lint.rules.editing import move_member
 
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,9}")
 _CHAINABLE = ("ipvlan",)  # takes the addresses of an earlier plugin when it has no ipam of its own
 _DEVICE_KEYS = ("device", "hwaddr", "kernelpath", "pciBusID", "deviceID", "runtimeConfig")
 _ARTICLES = {"array": "an array", "object": "an object"}
+_OF_PLUGIN = ("ipam", "capabilities")  # of the keys all share those that do nothing anywhere else
+
+SELECTION: Mapping[str, Key] = {
+    **{
+        name: ANY
+        for name in (
+            "name",
+            "namespace",
+            "interface",
+            "interfaceRequest",
+            "ips",
+            "mac",
+            "infiniband-guid",
+            "deviceID",
+            "cni-args",
+            "default-route",
+            "ipam-claim-reference",
+        )
+    },
+    "portMappings": inside({name: ANY for name in ("hostPort", "containerPort", "protocol", "hostIP")}, "any"),
+    "bandwidth": inside({name: ANY for name in ("ingressRate", "ingressBurst", "egressRate", "egressBurst")}, "any"),
+}
+"""NPWG multi-network specification v1.3 section 4.1.2: the keys of an entry. Their values are `annotation-syntax`'s."""
+
+_CALLED = {  # by plugin and key: what others call what this one calls otherwise
+    ("whereabouts", "subnet"): "range",
+    ("whereabouts", "cidr"): "range",
+    ("whereabouts", "excludes"): "exclude",
+    ("host-local", "range"): "subnet",
+    ("ipvlan", "device"): "master",
+    ("ipvlan", "parent"): "master",
+    ("macvlan", "device"): "master",
+    ("macvlan", "parent"): "master",
+    ("vlan", "vlan"): "vlanId",
+    ("vlan", "id"): "vlanId",
+    ("host-device", "master"): "device",
+}
+
+
+class Other(msgspec.Struct, frozen=True, kw_only=True):
+    """Another object that a key may belong to."""
+
+    holder: Node
+    name: str
+    keys: Mapping[str, Key]
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +73,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     holder: Node
     name: str
     keys: Mapping[str, Key] | None
+    others: tuple[Other, ...] = ()
 
     def found(self, span: Span, found: str, right: str, edits: tuple[Edit, ...] = ()) -> Found:
         return Found(file=self.text.file, span=span, found=found, right=right, edits=edits)
@@ -68,6 +115,29 @@ def unknown_key(manifests: Manifests) -> Iterator[Found]:
             if near is None:
                 what = f"unknown key {shown(member.name)} of {place.name}"
                 yield place.found(member.key.span, what, "it has no effect; remove it")
+
+
+@rule("misplaced-key", Severity.ERROR, fix="moves it, where there is one place for it that lacks it")
+def misplaced_key(manifests: Manifests) -> Iterator[Found]:
+    """A key stands in one object and belongs to another: `gateway` beside `ipam`, `master` inside it.
+
+    Each plugin reads its own object and the IPAM plugin the one under `ipam`; both ignore keys they do not know, so
+    what it says has no effect. In a list with `plugins` every plugin's keys belong inside that plugin.
+    """
+    for place in _places(manifests):
+        for member, others in _misplaced(place):
+            lacking = [other for other in others if other.holder.member(member.name) is None]
+            edits = (
+                move_member(place.text, place.holder, member.name, lacking[0].holder)
+                if len(others) == len(lacking) == 1
+                else ()
+            )
+            yield place.found(
+                member.key.span,
+                f"key {shown(member.name)} has no effect in {place.name}",
+                f"it belongs to {' or '.join(other.name for other in others)}",
+                edits,
+            )
 
 
 @rule("missing-key", Severity.ERROR)
@@ -134,33 +204,48 @@ def bad_value(manifests: Manifests) -> Iterator[Found]:
 
 def _places(manifests: Manifests) -> Iterator[Place]:
     for network in manifests.networks:
-        if network.text is None or network.config is None:
+        text = network.text
+        if text is None or network.config is None:
             continue
+        of_plugins = [_of_plugin(plugin) for plugin in network.plugins]
         if network.is_list:
-            yield Place(text=network.text, holder=network.config, name="the network", keys=NETWORK)
-        for plugin in network.plugins:
-            yield from _of_plugin(network.text, plugin)
+            others = tuple(other for several in of_plugins for other in several)
+            yield Place(text=text, holder=network.config, name="the network", keys=NETWORK, others=others)
+        for number, mine in enumerate(of_plugins):
+            elsewhere = [several[0] for n, several in enumerate(of_plugins) if n != number]
+            for own in mine:
+                beside = (*(other for other in mine if other is not own), *(elsewhere if own is mine[0] else ()))
+                yield from _with_inner(
+                    Place(text=text, holder=own.holder, name=own.name, keys=own.keys or None, others=tuple(beside))
+                )
     for workload in manifests.workloads:
-        text = workload.annotations.get(RETENTION)
-        if text is not None and text.root is not None and text.root.kind == "object":
-            yield Place(text=text, holder=text.root, name=f'annotation "{RETENTION}"', keys=RETENTION_KEYS)
+        for name, text in workload.annotations.items():
+            if text.root is None:
+                continue
+            if name == RETENTION and text.root.kind == "object":
+                yield Place(text=text, holder=text.root, name=f'annotation "{name}"', keys=RETENTION_KEYS)
+            elif name in (NETWORKS, DEFAULT_NETWORK):
+                for element in text.root.items:
+                    if element.kind == "object":
+                        yield from _with_inner(
+                            Place(text=text, holder=element, name="the network selection", keys=SELECTION)
+                        )
 
 
-def _of_plugin(text: Embedded, plugin: Node) -> Iterator[Place]:
+def _of_plugin(plugin: Node) -> tuple[Other, ...]:
+    """A plugin and its ipam section with the keys they may have, none where those are not ours to judge."""
     name = plugin.text("type") or ""
     kind = KINDS.get(name)
-    keys = {**SHARED, **kind.keys} if kind is not None and kind.keys is not None else None
-    yield from _with_inner(
-        Place(text=text, holder=plugin, name=f'plugin "{name}"' if name else "the plugin", keys=keys)
-    )
+    keys = {**SHARED, **kind.keys} if kind is not None and kind.keys is not None else {}
+    own = Other(holder=plugin, name=f'plugin "{name}"' if name else "the plugin", keys=keys)
     ipam = plugin.get("ipam")
     if ipam is None or ipam.kind != "object" or not ipam.members:
-        return
+        return (own,)
     ipam_name = ipam.text("type") or ""
     ipam_kind = KINDS.get(ipam_name)
     ipam_keys = ipam_kind.keys if ipam_kind is not None and ipam_kind.role is Role.IPAM else None
     called = f'ipam "{ipam_name}"' if ipam_name else "ipam"
-    yield from _with_inner(Place(text=text, holder=ipam, name=called, keys=ipam_keys))
+    return (own, Other(holder=ipam, name=called, keys=ipam_keys or {}))
 
 
 def _with_inner(place: Place) -> Iterator[Place]:
@@ -186,13 +271,30 @@ def _flattened(node: Node) -> Iterator[Node]:
 
 def _unknown(place: Place) -> Iterator[tuple[Member, str | None]]:
     """Keys nobody knows, and the known one each may be meant for. cniVersion has rules of its own."""
-    if place.keys is None:
-        return
-    for member in place.holder.members:
+    for member in _strange(place):
+        if place.keys is not None and not _homes(place, member.name):
+            called = _CALLED.get((place.holder.text("type") or "", member.name))
+            yield member, called or nearest(member.name, place.keys)
+
+
+def _misplaced(place: Place) -> Iterator[tuple[Member, list[Other]]]:
+    """Keys that are not known here, with the objects that they belong to."""
+    for member in _strange(place):
+        if homes := _homes(place, member.name):
+            yield member, homes
+
+
+def _homes(place: Place, name: str) -> list[Other]:
+    mine = name in SHARED and name not in _OF_PLUGIN
+    return [other for other in place.others if name in other.keys and not mine]
+
+
+def _strange(place: Place) -> Iterator[Member]:
+    for member in place.holder.members if place.keys is not None else ():
         name = member.name
         note = name.startswith(("_", "//", "#")) or name == "comment" or "/" in name or "." in name
-        if name not in place.keys and not note and name != "cniVersion":
-            yield member, nearest(name, place.keys)
+        if place.keys is not None and name not in place.keys and not note and name != "cniVersion":
+            yield member
 
 
 def _known(place: Place) -> Iterator[tuple[Node, str, Key]]:

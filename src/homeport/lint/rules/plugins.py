@@ -13,6 +13,8 @@ from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.editing import reorder
 
 _LONG = 100  # a list nobody wrote by hand; every finding carries the whole new order
+_META = ("homeport", "multus", "multus-shim")
+_CUT_OFF = ("ipvlan", "macvlan")
 _LAST = "sbr"  # moves the interface's routes away, so whatever else adds routes must have run
 
 
@@ -100,6 +102,54 @@ def plugin_role(network: Network) -> Iterator[Found]:
             if role is Role.IPAM:
                 right = "expected an IPAM plugin: whereabouts, host-local, static or dhcp"
             yield network.found(node.span, f"{shown(node.value)} stands {where}", right)
+
+
+@network_rule("plugin-recursion", Severity.ERROR)
+def plugin_recursion(network: Network) -> Iterator[Found]:
+    """A NetworkAttachmentDefinition's plugin is the one that attaches the definitions themselves.
+
+    Multus and Homeport stand in the nodes' own CNI directory. Called for one network of a pod, with neither `delegates`
+    nor `clusterNetwork`, they refuse, or begin with all of the pod's networks again. Name the plugin that makes the
+    interface.
+    """
+    for plugin in network.plugins if network.manifest is not None else ():
+        if plugin.text("type") in _META and all(plugin.get(key) is None for key in ("delegates", "clusterNetwork")):
+            yield network.found(
+                _place(plugin),
+                f'"{plugin.text("type")}" attaches networks, and cannot be the plugin of one',
+                "expected a plugin such as ipvlan, macvlan or bridge",
+            )
+
+
+@network_rule("vlan-without-id", Severity.WARNING)
+def vlan_without_id(network: Network) -> Iterator[Found]:
+    """The plugin vlan has no `vlanId`, or 0.
+
+    It then makes an interface of VLAN 0, which carries untagged priority frames and no VLAN of the switch.
+    """
+    for plugin in network.plugins:
+        node = plugin.get("vlanId")
+        if plugin.text("type") == "vlan" and (node is None or node.kind == "null" or node.value == 0):
+            place = _place(plugin) if node is None else node.span
+            yield network.found(place, "vlan 0 carries no VLAN of the switch", 'expected "vlanId", 1 to 4094')
+
+
+@network_rule("portmap-unreachable", Severity.WARNING)
+def portmap_unreachable(network: Network) -> Iterator[Found]:
+    """Portmap follows a plugin whose interface the node cannot reach.
+
+    portmap leads a port of the node to the pod's address, through the node's own routing. What macvlan and ipvlan make
+    is cut off from the node they stand on, so nothing gets there. Use bridge or ptp, or the address itself.
+    """
+    plugins = network.plugins
+    for number, plugin in enumerate(plugins):
+        before = [p for p in plugins[:number] if p.text("type") in _CUT_OFF]
+        if plugin.text("type") == "portmap" and before:
+            yield network.found(
+                _place(plugin),
+                f'"portmap" behind "{before[0].text("type")}", whose interfaces the node cannot reach',
+                "expected it behind bridge or ptp",
+            )
 
 
 def kind_of(plugin: Node) -> Kind | None:

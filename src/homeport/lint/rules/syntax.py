@@ -13,6 +13,7 @@ from homeport.lint.nodes import Node, objects, plain
 from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.rules.editing import replace_yaml
 
+_CONFIG_NAMES = ("cni", "cniconfig", "conf", "config", "configuration", "netconf")
 _NAD_VERSION = f"{NAD_API}v1"
 
 
@@ -51,8 +52,36 @@ def manifest_kind(manifests: Manifests) -> Iterator[Found]:
         )
 
 
+def _is_configuration(node: Node) -> bool:
+    return node.kind == "object" or (node.kind == "string" and str(node.value).lstrip().startswith("{"))
+
+
 def _is_nearly_nad(kind: str) -> bool:
     return kind != NAD_KIND and nearest(kind, (NAD_KIND,)) is not None
+
+
+@network_rule("config-misplaced", Severity.ERROR, fix="writes `config` where only its capitals are wrong")
+def config_misplaced(network: Network) -> Iterator[Found]:
+    """A NetworkAttachmentDefinition has its configuration elsewhere than at `spec.config`.
+
+    The API server drops every other field, in silence, and what is left is a definition without one: it then stands
+    for a configuration file of its name on the nodes, which is not there.
+    """
+    manifest = network.manifest
+    if manifest is None or network.given is not None:
+        return
+    spec = manifest.get("spec")
+    for path, holder in (("", manifest), ("spec.", spec), ("data.", manifest.get("data"))):
+        for member in holder.members if holder is not None else ():
+            if member.name.lower() not in _CONFIG_NAMES or not _is_configuration(member.value):
+                continue
+            right = path == "spec." and member.name.lower() == "config"
+            yield network.found(
+                member.key.span,
+                f"the configuration stands at {path}{member.name}",
+                "expected it at spec.config",
+                replace_yaml(member.key, "config") if right else (),
+            )
 
 
 @network_rule("config-not-string", Severity.ERROR, fix="puts single quotes around a configuration in braces")

@@ -21,6 +21,7 @@ DEFAULT = "0.4.0"
 plugin of today takes it."""
 
 _KEY = "cniVersion"
+_OLD = ("0.1.0", "0.2.0")
 
 
 @network_rule("cni-version-misplaced", Severity.ERROR, fix="moves it to the top level, when all plugins agree")
@@ -125,6 +126,22 @@ def cni_version_too_old(network: Network) -> Iterator[Found]:
                 f'cniVersion "{version}" is too old for plugin "{plugin.text("type")}"',
                 f"expected {kind.since} or later",
             )
+
+
+@network_rule("cni-version-old", Severity.INFO)
+def cni_version_old(network: Network) -> Iterator[Found]:
+    """The cniVersion is 0.1.0 or 0.2.0.
+
+    Their results have no interfaces, so a pod's network status tells neither the interface's name nor its MAC, no
+    plugin can be chained, and nothing can be checked. Take 0.4.0 or later.
+    """
+    config = network.config
+    member = config.member(_KEY) if config is not None else None
+    if config is None or member is None or member.value.value not in _OLD or config.get("cniVersions") is not None:
+        return
+    kinds = [KINDS.get(plugin.text("type") or "") for plugin in network.plugins]
+    if all(kind is None or versions.at_least(str(member.value.value), kind.since) for kind in kinds):
+        yield network.found(member.value.span, f'cniVersion "{member.value.value}"', 'expected "0.4.0" or later')
 
 
 def _has_version(config: Node) -> bool:
