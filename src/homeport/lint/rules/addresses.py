@@ -14,6 +14,7 @@ from homeport.lint.nodes import Node
 from homeport.lint.pools import Pool, address_of, excluded_of, parse_excluded, pools
 from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.wording import said
+from homeport.model.addresses import IPAddress, IPNetwork
 from homeport.model.errors import InvalidNetConf
 
 _KEY = "ipam"
@@ -129,7 +130,8 @@ def range_host_bits(network: Network) -> Iterator[Found]:
 def gateway_outside(network: Network) -> Iterator[Found]:
     """The gateway is in no range of the network.
 
-    The kernel refuses a route through a gateway that no interface's subnet contains.
+    The kernel refuses a route through a gateway that no interface's subnet contains. An IPv6 router's link-local
+    address is on every link, and so in no range.
     """
     written: dict[int, list[Pool]] = {}
     for pool in pools(network):
@@ -138,7 +140,7 @@ def gateway_outside(network: Network) -> Iterator[Found]:
     for using in written.values():
         gateway, node = address_of(using[0].gateway), using[0].gateway
         subnets = [pool.subnet() for pool in using]
-        if gateway is None or node is None or None in subnets or any(s and gateway in s for s in subnets):
+        if gateway is None or node is None or None in subnets or any(s and _reaches(s, gateway) for s in subnets):
             continue
         listed = ", ".join(str(s) for s in subnets)
         yield network.found(node.span, f"gateway {gateway} is not in {listed}", "expected an address of the range")
@@ -162,6 +164,11 @@ def gateway_in_range(network: Network) -> Iterator[Found]:
                 f"gateway {whole.gateway} is inside the range {whole.span}",
                 "Homeport keeps it free, Whereabouts does not; exclude it",
             )
+
+
+def _reaches(subnet: IPNetwork, gateway: IPAddress) -> bool:
+    """Whether an interface with an address of the subnet reaches the gateway on its link."""
+    return gateway in subnet or (gateway.version == subnet.version == 6 and gateway.is_link_local)
 
 
 def _unreadable(network: Network, node: Node | None, read: Callable[[str, str], Any]) -> Iterator[Found]:
