@@ -52,7 +52,7 @@ def workload(
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": labels},
-            "serviceName": name,
+            **({"serviceName": name} if kind == "StatefulSet" else {}),
             "template": {
                 "metadata": {
                     "labels": labels,

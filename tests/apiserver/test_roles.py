@@ -47,6 +47,7 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         ("", "nodes"): "get list watch",
         ("", "events"): "create patch",
         ("apps", "statefulsets"): "get list watch",
+        ("apps", "deployments"): "get",
         NETWORKS: "get list watch",
         ("homeport.dev", "ipallocations"): "get list watch create patch delete",
         ("homeport.dev", "ipslots"): "get list watch create patch delete",

@@ -136,7 +136,7 @@ def test_other_namespaces_are_others(desk: Desk) -> None:
     desk.has(definition(namespace="lab"), workload("other", 6, namespace="lab"))
     desk.objects.deliver()
     assert desk.warned(workload(namespace="none")) == [
-        'homeport: unknown-network: network "none/storage" is not in the cluster; its pods wait until it is there'
+        'homeport: unknown-network: network "none/storage" is not in the cluster; pods wait until it is there'
         f' (spec.template.metadata.annotations["{NETWORKS}"])'
     ]
 

@@ -13,7 +13,7 @@ import msgspec
 from homeport.admission.paths import path_of
 from homeport.admission.subjects import Subject
 from homeport.lint import checking, manifests, wishes
-from homeport.lint.findings import Found, Severity
+from homeport.lint.findings import Found, Severity, Span
 from homeport.lint.manifests import NETWORKS, Workload
 
 UNKNOWN_NETWORK = "unknown-network"
@@ -107,17 +107,17 @@ def _of(rule: str, severity: Severity, found: Found, subject: Subject, under_rev
 
 
 def _missing(workload: Workload, missing: Collection[tuple[str, str]]) -> Iterator[Found]:
+    """Once for each place in the annotation, whatever its replicas make of it."""
     text = workload.annotations.get(NETWORKS)
-    told: set[tuple[str, str]] = set()
+    lost: dict[Span, dict[str, None]] = {}
     for wish in wishes.of(workload) if text is not None and missing else ():
         name = (wish.selection.namespace, wish.selection.name)
-        if text is not None and name in missing and name not in told:
-            told.add(name)
-            yield workload.found(
-                wishes.place(text, wish),
-                f'network "{name[0]}/{name[1]}" is not in the cluster',
-                "its pods wait until it is there",
-            )
+        if text is not None and name in missing:
+            lost.setdefault(wishes.place(text, wish), {})["/".join(name)] = None
+    for span, names in lost.items():
+        first, *others = names
+        is_ = f", and {len(others)} more of this template, are" if others else " is"
+        yield workload.found(span, f'network "{first}"{is_} not in the cluster', "pods wait until it is there")
 
 
 def selected(subjects: Sequence[Subject]) -> dict[tuple[str, str], None]:
