@@ -21,26 +21,17 @@ from homeport.doctor.cluster_facts import (
     Unseen,
     Webhook,
 )
-from homeport.doctor.cluster_resources import (
-    DEFINITIONS,
-    LEASES,
-    NETWORKS,
-    NODES,
-    PODS,
-    ROLES,
-    STATEFUL_SETS,
-    WEBHOOKS,
-    definition_of,
-)
+from homeport.doctor.cluster_resources import CUSTOM_RESOURCES, LEASES, ROLES, WEBHOOKS, definition_of
 from homeport.ipam.whereabouts import ForeignPool, decode_pool
 from homeport.kube import decoding
+from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.model.errors import CniError, DecodeFailure
 from homeport.ports import ApiObject, Objects, Resource
 from homeport.stores.kubernetes import ledger, names, wire
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPLEDGERS, IPRANGES, IPSLOTS
 from homeport.stores.whereabouts import POOLS
 
-OURS = (IPALLOCATIONS, IPSLOTS, IPRANGES, IPLEDGERS, NETWORKS)
+OURS = (IPALLOCATIONS, IPSLOTS, IPRANGES, IPLEDGERS, DEFINITIONS)
 ROLE_NAMES = ("homeport-node", "homeport-controller")
 CONTROLLER = "homeport-controller"  # its Lease
 WEBHOOKS_NAME = "homeport"
@@ -72,7 +63,7 @@ class Gatherer:
             slots=slots,
             nodes=nodes if isinstance(nodes, Unseen) else {node.name: node for node in nodes},
             pods=self._all(PODS, cluster_decoding.pod),
-            networks=self._all(NETWORKS, lambda stored: decoding.decode_definition(self._kept(stored).body)),
+            networks=self._all(DEFINITIONS, lambda stored: decoding.decode_definition(self._kept(stored).body)),
             workloads=self._all(STATEFUL_SETS, lambda stored: self._kept(stored).name),
             ledger=_looked(self._ledger),
             webhooks=_looked(self._webhooks),
@@ -107,7 +98,7 @@ class Gatherer:
         return {
             name: cluster_decoding.definition(stored) if stored is not None else None
             for name in map(definition_of, OURS)
-            for stored in (self._objects.get(DEFINITIONS, name),)
+            for stored in (self._objects.get(CUSTOM_RESOURCES, name),)
         }
 
     def _roles(self) -> dict[str, frozenset[Grant] | None]:
@@ -133,7 +124,7 @@ class Gatherer:
 
     def _foreign(self) -> tuple[ForeignPool, ...]:
         """Whereabouts' pools; none where its resource is not installed."""
-        if self._objects.get(DEFINITIONS, definition_of(POOLS)) is None:
+        if self._objects.get(CUSTOM_RESOURCES, definition_of(POOLS)) is None:
             return ()
         listed = self._objects.list(POOLS)
         return tuple(self._decoded(POOLS, listed, lambda o: decode_pool(o.name, o.version, o.body)))
