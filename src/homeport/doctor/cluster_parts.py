@@ -57,6 +57,7 @@ NEEDED: Mapping[str, frozenset[Grant]] = {
     | _grants(GROUP, ("ipranges",), _READ),
     "homeport-controller": _grants("", ("pods", "nodes"), _READ)
     | _grants("apps", ("statefulsets",), _READ)
+    | _grants("apps", ("deployments",), ("get",))
     | _grants("k8s.cni.cncf.io", ("network-attachment-definitions",), _READ)
     | _grants(GROUP, ("ipallocations", "ipslots", "ipranges", "ipledgers"), _CHANGE)
     | _grants("", ("events",), ("create", "patch"))
