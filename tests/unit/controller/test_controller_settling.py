@@ -171,6 +171,25 @@ def test_e13_retain_for_passes_without_anything_happening() -> None:
     assert "retained for 1:00:00" in stage.ledger()[-1].cause
 
 
+def test_e13_free_when_the_time_has_passed_and_not_only_at_the_next_full_pass() -> None:
+    """Also when the end comes nearer meanwhile, and while a replica that is wanted again keeps its own."""
+    stage = Stage(retainFor="20s")
+    web = stage.workload("web", 3)
+    for n in range(3):
+        stage.bind(Replica(web, n), n + 1)
+    actor = stage.actor()
+    actor.work()
+    stage.workload("web", 1)
+    for allocation in list(stage.store.all())[1:]:
+        stage.keep(allocation)
+        stage.remove(PODS, str(allocation.slot.owner).rpartition("/")[2])
+    actor.work(10.0)
+    assert stage.phases() == {1: "Bound", 2: "Retained", 3: "Retained"}
+    stage.workload("web", 2)
+    actor.work(15.0)
+    assert stage.phases() == {1: "Bound", 2: "Retained"}
+
+
 def test_a_slots_second_address_that_nobody_uses_goes() -> None:
     """E17, and what a lost race leaves."""
     stage = Stage()
