@@ -7,9 +7,11 @@ Running and Ready. Each pod has a thread; any number of kubelets may live in one
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from testcluster.machines import IpFailed, Machine
 from testcluster.nodes import NodeObject, running_status
 from testcluster.sandboxes import Runtime, Sandbox
 
+_EVENT_MAX = 1024  # characters of an event's message
 _FAILURES = (CniError, ApiError, NotReached, IpFailed)
 
 
@@ -245,6 +248,7 @@ class _PodWorker:
         self._uid = uid
         self._pod: Json | None = None
         self._known = False  # whether the API server's word on the pod has come
+        self._told = ""  # of an ADD that failed, the last
         self._reported = ""  # the container whose addresses are in the pod's status
         self._restart = False
         self._changed = threading.Event()
@@ -289,13 +293,35 @@ class _PodWorker:
             self._restart = False
         if self.sandbox is None:
             self._remove()  # what a failed ADD could not undo
-            self.sandbox = self._kubelet.runtime.run_sandbox(pod)
+            try:
+                self.sandbox = self._kubelet.runtime.run_sandbox(pod)
+            except CniError as error:
+                self._report_failure(pod, f"Failed to create pod sandbox: {error}"[:_EVENT_MAX])
+                raise
         is_forgotten = pod["status"].get("phase") == "Pending"  # as after a restored backup, or when it was never told
         if self._reported != self.sandbox.container_id or is_forgotten:
             status = running_status(pod, self.sandbox.addresses, self._kubelet.machine.address)
             self._kubelet.api().patch(f"{_path(pod)}/status", status, STRATEGIC)
             self._reported = self.sandbox.container_id
         return False
+
+    def _report_failure(self, pod: Json, message: str) -> None:
+        """The event people read in `kubectl describe pod`. The same words are told once."""
+        if message == self._told:
+            return
+        metadata = pod["metadata"]
+        involved = {"kind": "Pod", **{key: metadata[key] for key in ("namespace", "name", "uid")}}
+        event = {
+            "metadata": {"name": f"{metadata['name']}.{secrets.token_hex(8)}"},
+            "involvedObject": {"apiVersion": "v1", **involved},
+            "type": "Warning",
+            "reason": "FailedCreatePodSandBox",
+            "message": message,
+            "source": {"component": "kubelet", "host": self._kubelet.name},
+        }
+        with suppress(ApiError, NotReached):  # as events are: nobody waits for them
+            self._kubelet.api().create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)
+            self._told = message
 
     def _remove(self) -> None:
         """Every sandbox the pod has; none is forgotten before its DEL succeeded."""
