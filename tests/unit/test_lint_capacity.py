@@ -133,7 +133,7 @@ def test_a_rule_fires_where_the_mistake_stands(rule: str, marked: str) -> None:
 
 @pytest.mark.parametrize("text", SILENT.values(), ids=SILENT.keys())
 def test_what_is_right_is_silent(text: str) -> None:
-    require_silent(text, "shared-range")
+    require_silent(text, "shared-range", "subnet-twice")
 
 
 def test_all_who_ask_are_named_and_how_many_more_an_update_has() -> None:
@@ -148,4 +148,4 @@ def test_all_who_ask_are_named_and_how_many_more_an_update_has() -> None:
 
 def test_two_networks_of_one_range_are_told_once() -> None:
     text = pool(SIX, name="a") + pool(SIX, name="b") + workload("a,b", replicas=9)
-    assert [f.rule for f in check({"a.yaml": text}).findings] == ["pool-too-small"]
+    assert [f.rule for f in check({"a.yaml": text}).findings].count("pool-too-small") == 1

@@ -65,8 +65,8 @@ CASES = {
         'config: |\n    {"cniVersion": "0.4.0", "plugins": [@]}\n',
     ),
     "two at once, sbr to the end": (
-        'config: |\n    {"cniVersion":"0.4.0","plugins":[ {"type":"sbr"}, {"type":"tuning"}, @ ]}\n',
-        'config: |\n    {"cniVersion":"0.4.0","plugins":[ @, {"type":"tuning"}, {"type":"sbr"} ]}\n',
+        'config: |\n    {"cniVersion":"0.4.0","plugins":[ {"type":"sbr","table":9}, {"type":"tuning"}, @ ]}\n',
+        'config: |\n    {"cniVersion":"0.4.0","plugins":[ @, {"type":"tuning"}, {"type":"sbr","table":9} ]}\n',
     ),
     "a trailing comma and a missing one": (
         'config: |\n    {"cniVersion":"0.4.0" "plugins":[@,],}\n',
@@ -120,14 +120,14 @@ def test_only_what_is_wrong_changes(before: str, after: str) -> None:
 def test_a_fix_is_written_in_the_scalar_s_own_quoting(style: str) -> None:
     config = (
         '{\n      "plugins": [\n        { "type": "sbr", "_why": "it\'s" },\n'
-        '        {"cniVersion": "1.0.0", "type": "macvlan"}\n      ]\n    }'
+        '        {"cniVersion": "1.0.0", "type": "flannel"}\n      ]\n    }'
     )
     written = config.replace("'", "''") if style.startswith("'") else config
     written = written.replace('"', '\\"') if style.startswith('"') else written
     result = fixed(HEAD + "  config: " + style % written + "\n")
     parsed = config_of(result)
     assert parsed.cni_version == "1.0.0"
-    assert [dict(p) for p in parsed.plugins] == [{"type": "macvlan"}, {"type": "sbr", "_why": "it's"}]
+    assert [dict(p) for p in parsed.plugins] == [{"type": "flannel"}, {"type": "sbr", "_why": "it's"}]
     assert check({"a.yaml": result}).findings == ()
 
 

@@ -195,7 +195,7 @@ FIRING = [
 ]
 
 SILENT = {
-    "a list": listed(IPVLAN, '{"type":"sbr"}'),
+    "a list": listed(IPVLAN, '{"type":"sbr","table":9}'),
     "a single configuration": nad(f'{{"cniVersion":"1.0.0","type":"ipvlan",{IPAM}}}'),
     "no configuration: the node's own file of that name": HEAD.replace("spec:\n", ""),
     "an empty configuration": HEAD + "  config: ''\n",

@@ -169,8 +169,21 @@ def together(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, tuple[C
                 yield workload, text, chosen_ones
 
 
-def place(text: Embedded, wish: Wish) -> Span:
-    """Where the name of the wish's network stands in the annotation, as it is written there."""
+def selected(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, tuple[Wish, ...]]]:
+    """What pods ask for together, whether their networks are known or not; of several readings the first."""
+    for workload in manifests.workloads:
+        text = workload.annotations.get(NETWORKS)
+        wished = next(_by_pod(workload), ())
+        if text is not None and wished:
+            yield workload, text, wished
+
+
+def place(text: Embedded, wish: Wish, key: str = "name") -> Span:
+    """Where the wish's entry says `key`; its network's name, as it is written there, when it does not say it."""
+    if key != "name" and text.root is not None and wish.entry < len(text.root.items):
+        said = text.root.items[wish.entry].get(key)
+        if said is not None:
+            return said.span
     written = text.scalar.text
     if selections.is_json(written):
         words = [Span(*word.span(1)) for word in _JSON_NAME.finditer(written)]
