@@ -19,6 +19,8 @@ from homeport.doctor.findings import Severity
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import ContainerOwner, Holder, PodOwner, Slot
 from homeport.ipam.objects import STATIC_HASH, NodeState, Pod
+from homeport.ipam.ranges import parse_interface
+from homeport.ipam.whereabouts import ForeignPool, PoolEntry
 from homeport.model.names import PodRef
 from homeport.ports import NetworkDefinition
 from homeport.stores.kubernetes.wire import Record
@@ -124,6 +126,15 @@ def test_a_pod_without_an_address_on_a_node_that_serves_others() -> None:
 
     assert found(facts(pods=pods, networks=(LAN,))) == ["node-not-served"]
     assert found(facts(pods=pods, networks=(LAN,), allocations=(bound("uid-1"),))) == ["pod-without-allocation"]
+
+
+def test_a_pod_that_whereabouts_serves_is_not_missed() -> None:
+    base = parse_interface("10.9.0.0/29", "")
+    entries = {ip_address("10.9.0.3"): PoolEntry(id="abc", podref="shop/visitor")}
+    pool = ForeignPool(name="10.9.0.0-29", version="1", base=base, entries=entries)
+
+    assert found(facts(pods=(running("uid-1"),), networks=(LAN,))) == ["node-not-served"]
+    assert found(facts(pods=(running("uid-1"),), networks=(LAN,), foreign=(pool,))) == []
 
 
 def test_a_container_outside_of_kubernetes_is_nobody_s_pod() -> None:

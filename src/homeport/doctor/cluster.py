@@ -60,7 +60,7 @@ def _diagnoses(facts: ClusterFacts) -> Iterator[Diagnosis]:
     yield from cluster_networks.unreadable(facts.unreadable)
     yield from cluster_networks.mistakes(facts.manifests)
     yield from _when(cluster_addresses.holders, records, facts.pods, facts.nodes, now)
-    yield from _when(cluster_addresses.unserved, records, facts.pods, pools, now)
+    yield from _when(cluster_addresses.unserved, records, facts.pods, pools, facts.foreign, now)
     yield from _when(cluster_addresses.quarantined, records)
     yield from _when(cluster_addresses.ranges, records, pools)
     yield from _when(cluster_addresses.slots, facts.slots, records, now)

@@ -82,16 +82,20 @@ def unserved(
     records: Sequence[Record],
     pods: Sequence[SeenPod],
     pools: Mapping[str, Pool],
+    foreign: Sequence[ForeignPool],
     now: datetime,
 ) -> Iterator[Diagnosis]:
-    """Every running pod that selects a network with a pool has an address of ours; `pools` by NAMESPACE/NAME."""
+    """Every running pod that selects a network with a pool has an address of ours, or of Whereabouts' on a node that
+    has not moved yet; `pools` by NAMESPACE/NAME.
+    """
+    elsewhere = {entry.podref for pool in foreign for entry in pool.entries.values()}
     served = {r.allocation.holder.pod_uid for r in records if r.allocation.holder is not None}
     nodes_serving = Counter(r.allocation.holder.node for r in records if r.allocation.holder is not None)
     lacking: dict[str, list[PodRef]] = {}
     for seen in pods:
         pod = seen.pod
         is_asking = seen.is_running and not seen.on_host_network and not pod.deleting and pod.node
-        is_served = pod.uid in served or pod.annotations.get(STATIC_HASH) in served
+        is_served = pod.uid in served or pod.annotations.get(STATIC_HASH) in served or str(pod.ref) in elsewhere
         if is_asking and not is_served and _is_old(seen, now) and _wants_pool(seen, pools):
             lacking.setdefault(pod.node, []).append(pod.ref)
     for node, refs in sorted(lacking.items()):
