@@ -94,7 +94,7 @@ def measure(folder: Path, *, pods: int, networks: int, idle_seconds: float) -> F
         admin = Api(plane.access())
         install(admin)
         plane.fill(populating.cluster(pods=pods, networks=networks))
-        port = _free_port()
+        port = free_port()
         controller = HomeportController(
             plane, folder / "controller", settings={"metricsPort": port, "metricsAddress": "127.0.0.1"}
         )
@@ -110,7 +110,8 @@ def measure(folder: Path, *, pods: int, networks: int, idle_seconds: float) -> F
     return figures
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of 127.0.0.1."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
 
