@@ -152,7 +152,7 @@ def retention_for(policy: Policy, workload: Workload, annotations: Mapping[str, 
 
 def _require_known(given: Mapping[str, Any], keys: type[msgspec.Struct], at: str) -> None:
     """A misspelt key would leave its default in force without a word: these sections are ours, and strict."""
-    known = [field.encode_name for field in msgspec.structs.fields(keys)]
+    known = keys.__struct_encode_fields__
     for key in given:
         if key not in known:
             raise InvalidNetConf(f"{at}: found {documents.shown(key)}, expected only {', '.join(known)}")

@@ -18,7 +18,7 @@ class Severity(Enum):
     INFO = "info"
 
 
-class Span(msgspec.Struct, frozen=True, order=True):
+class Span(msgspec.Struct, frozen=True, order=True, gc=False):
     """A stretch of a file's text."""
 
     start: int

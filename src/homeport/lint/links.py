@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from homeport.lint.manifests import Network
+from homeport.lint.manifests import Network, of_network
 from homeport.lint.nodes import Node
 
 _STACKED = ("macvlan", "ipvlan")
@@ -46,6 +46,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return f'link "{self.parent}"' if self.parent else "the link of the default route"
 
 
+@of_network
 def standings(network: Network) -> Iterator[Standing]:
     """Every interface that stands on a link which can be told, in order."""
     for n, plugin in enumerate(network.plugins):

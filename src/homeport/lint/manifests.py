@@ -6,14 +6,18 @@ A NetworkAttachmentDefinition (k8s.cni.cncf.io/v1) holds its CNI configuration a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property, wraps
+from typing import TypeVar
 
 import msgspec
 
-from homeport.lint import jsontext, scalars, yamltext
+from homeport.lint import jsontext, jsontree, scalars, yamltext
 from homeport.lint.findings import Edit, Found, Span
 from homeport.lint.nodes import Node, moved
 from homeport.lint.scalars import ScalarText
+
+T = TypeVar("T")
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
@@ -29,6 +33,7 @@ _TEMPLATED = ("StatefulSet", "Deployment", "DaemonSet", "ReplicaSet", "Job", "Re
 MAX_TEXT = 8 * 1024 * 1024
 """Characters of a file; more would take half a minute to read and is no hand-written manifest."""
 
+_CNI_SUFFIXES = (".conf", ".conflist")
 _REPEATED = 1024 * 1024  # characters of embedded JSON that aliases may bring in again
 
 
@@ -50,7 +55,7 @@ class Embedded(msgspec.Struct, frozen=True, kw_only=True):
         return self.source[span.start : span.end]
 
 
-class Network(msgspec.Struct, frozen=True, kw_only=True):
+class Network(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A network definition. `name` is the NAD's, or the configuration's own in a file that is nothing else."""
 
     file: str
@@ -61,13 +66,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     given: Node | None = None  # what stands at spec.config
     text: Embedded | None = None
 
-    @property
+    @cached_property
     def config(self) -> Node | None:
         """The configuration's object; None where there is none or it is something else."""
         root = self.text.root if self.text else None
         return root if root is not None and root.kind == "object" else None
 
-    @property
+    @cached_property
     def plugins(self) -> tuple[Node, ...]:
         """The plugin objects in order; of a single configuration, that one."""
         if self.config is None:
@@ -77,12 +82,26 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
             return (self.config,) if self.config.get("type") else ()
         return tuple(item for item in listed.items if item.kind == "object")
 
-    @property
+    @cached_property
     def is_list(self) -> bool:
         return self.config is not None and self.config.get("plugins") is not None
 
     def found(self, span: Span, found: str, right: str, edits: tuple[Edit, ...] = ()) -> Found:
         return Found(file=self.file, span=span, found=found, right=right, edits=edits)
+
+
+def of_network(find: Callable[[Network], Iterable[T]]) -> Callable[[Network], tuple[T, ...]]:
+    """What `find` finds in a network, kept with it: for what does not depend on anything that stands beside it."""
+    kept = f"{find.__module__}.{find.__qualname__}"
+
+    @wraps(find)
+    def once(network: Network) -> tuple[T, ...]:
+        known: tuple[T, ...] | None = vars(network).get(kept)
+        if known is None:
+            known = vars(network)[kept] = tuple(find(network))
+        return known
+
+    return once
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,41 +133,75 @@ class Manifests(msgspec.Struct, frozen=True, kw_only=True):
     troubles: tuple[Found, ...]
 
 
-def read(texts: Mapping[str, str]) -> Manifests:
-    """The manifests in texts keyed by file name."""
-    networks: list[Network] = []
-    workloads: list[Workload] = []
-    objects: list[tuple[str, Node]] = []
-    troubles: list[Found] = []
-    for file, text in texts.items():
-        inner = 0
+class _Document(msgspec.Struct, frozen=True):
+    """A file's text, and whether it is JSON throughout."""
+
+    file: str
+    text: str
+    is_json: bool = False
+
+    def embedded(self, given: Node) -> Embedded:
+        """What a string of it holds."""
+        value = str(given.value)
+        if self.is_json:
+            return _embedded(self.file, self.text, scalars.locate_json(self.text, given.span, value))
+        return _embedded(self.file, self.text, scalars.locate(self.text, given.span, value, given.style))
+
+
+class _Reading:
+    """What has been found so far."""
+
+    def __init__(self) -> None:
+        self.networks: list[Network] = []
+        self.workloads: list[Workload] = []
+        self.objects: list[tuple[str, Node]] = []
+        self.troubles: list[Found] = []
+
+    def file(self, file: str, text: str) -> None:
         if len(text) > MAX_TEXT:
-            size = f"{len(text):,} characters"
-            troubles.append(
-                Found(file=file, span=Span(0, 0), found=size, right=f"at most {MAX_TEXT:,} in a file; split it")
-            )
-            continue
-        if _is_cni_file(file):
-            networks.append(_network_file(file, text))
-            continue
-        for root in yamltext.documents(text):
+            self._trouble(file, Span(0, 0), f"{len(text):,} characters", f"at most {MAX_TEXT:,} in a file; split it")
+        elif file.endswith(_CNI_SUFFIXES):
+            self.networks.append(_network_file(file, text))
+        elif (tree := jsontree.read(text, style='"') if text.lstrip()[:1] in ("{", "[") else None) is not None:
+            for node in _listed(tree):
+                self._object(_Document(file, text, is_json=True), node)
+        else:
+            self._yaml(_Document(file, text))
+
+    def _yaml(self, document: _Document) -> None:
+        inner, most = 0, max(len(document.text), _REPEATED)
+        for root in yamltext.documents(document.text):
             if isinstance(root, yamltext.Trouble):
-                troubles.append(Found(file=file, span=root.span, found=root.found, right=root.right))
+                self._trouble(document.file, root.span, root.found, root.right)
                 continue
             for node in _listed(root):
                 inner += _inner_size(node)
-                if inner > max(len(text), _REPEATED):
-                    troubles.append(
-                        Found(file=file, span=node.span, found="aliases that repeat too much text", right="plain text")
-                    )
+                if inner > most:
+                    self._trouble(document.file, node.span, "aliases that repeat too much text", "plain text")
                     break
-                objects.append((file, node))
-                if (network := _network(file, text, node)) is not None:
-                    networks.append(network)
-                elif (workload := _workload(file, text, node)) is not None:
-                    workloads.append(workload)
+                self._object(document, node)
+
+    def _object(self, document: _Document, node: Node) -> None:
+        self.objects.append((document.file, node))
+        if (network := _network(document, node)) is not None:
+            self.networks.append(network)
+        elif (workload := _workload(document, node)) is not None:
+            self.workloads.append(workload)
+
+    def _trouble(self, file: str, span: Span, found: str, right: str) -> None:
+        self.troubles.append(Found(file=file, span=span, found=found, right=right))
+
+
+def read(texts: Mapping[str, str]) -> Manifests:
+    """The manifests in texts keyed by file name."""
+    reading = _Reading()
+    for file, text in texts.items():
+        reading.file(file, text)
     return Manifests(
-        networks=tuple(networks), workloads=tuple(workloads), objects=tuple(objects), troubles=tuple(troubles)
+        networks=tuple(reading.networks),
+        workloads=tuple(reading.workloads),
+        objects=tuple(reading.objects),
+        troubles=tuple(reading.troubles),
     )
 
 
@@ -161,10 +214,6 @@ def join(parts: Iterable[Manifests]) -> Manifests:
         objects=tuple(o for part in listed for o in part.objects),
         troubles=tuple(t for part in listed for t in part.troubles),
     )
-
-
-def _is_cni_file(file: str) -> bool:
-    return file.endswith((".conf", ".conflist"))
 
 
 def _network_file(file: str, text: str) -> Network:
@@ -189,18 +238,18 @@ def _listed(root: Node) -> Iterator[Node]:
             yield node
 
 
-def _network(file: str, text: str, node: Node) -> Network | None:
+def _network(document: _Document, node: Node) -> Network | None:
     if node.text("kind") != NAD_KIND:
         if node.get("kind") is None and node.get("apiVersion") is None and _looks_like_cni(node):
-            return _network_file(file, text)
+            return _network_file(document.file, document.text)
         return None
     given = node.get("spec", "config")
     embedded = None
     if given is not None and given.kind == "string" and str(given.value).strip():
-        embedded = _embedded(file, text, scalars.locate(text, given.span, str(given.value), given.style))
+        embedded = document.embedded(given)
     return Network(
-        file=file,
-        source=text,
+        file=document.file,
+        source=document.text,
         name=node.text("metadata", "name") or "",
         namespace=node.text("metadata", "namespace"),
         manifest=node,
@@ -213,7 +262,7 @@ def _looks_like_cni(node: Node) -> bool:
     return node.get("plugins") is not None or (node.get("type") is not None and node.get("cniVersion") is not None)
 
 
-def _workload(file: str, text: str, node: Node) -> Workload | None:
+def _workload(document: _Document, node: Node) -> Workload | None:
     kind = node.text("kind") or ""
     if kind == "Pod":
         pod: Node | None = node
@@ -228,13 +277,11 @@ def _workload(file: str, text: str, node: Node) -> Workload | None:
         for key in keys:
             value = place.get("metadata", "annotations", key) if place is not None else None
             if value is not None and value.kind == "string" and key not in annotations:
-                annotations[key] = _embedded(
-                    file, text, scalars.locate(text, value.span, str(value.value), value.style)
-                )
+                annotations[key] = document.embedded(value)
     if not annotations:
         return None
     return Workload(
-        file=file,
+        file=document.file,
         kind=kind,
         name=node.text("metadata", "name") or "",
         namespace=node.text("metadata", "namespace"),
@@ -266,6 +313,9 @@ def _count(node: Node | None, default: int) -> int:
 
 def _embedded(file: str, source: str, scalar: ScalarText) -> Embedded:
     """Also for texts that need not be JSON, as a selection's short form: then `slips` tell nothing of interest."""
+    tree = jsontree.read(scalar.text, lambda start, end: Span(scalar.starts[start], scalar.ends[end - 1]))
+    if tree is not None:
+        return Embedded(file=file, source=source, scalar=scalar, root=tree, slips=())
     root, slips = jsontext.read(scalar.text)
     return Embedded(
         file=file,

@@ -1,4 +1,7 @@
-"""A tree of JSON types that knows where each part stands in its file, whether YAML or JSON wrote it. No I/O."""
+"""A tree of JSON types that knows where each part stands in its file, whether YAML or JSON wrote it. No I/O.
+
+Built from the leaves up and never changed, so that it has no cycle and the garbage collector need not look at it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Kind = Literal["object", "array", "string", "number", "boolean", "null"]
 MAX_DEPTH = 64
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """One `key: value` of an object."""
 
     key: Node
@@ -25,7 +28,7 @@ class Member(msgspec.Struct, frozen=True):
         return str(self.key.value)
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A value and its place. `style` is YAML's way of writing a scalar (`'`, `"`, `|`, `>` or empty for plain)."""
 
     kind: Kind
@@ -37,7 +40,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     def member(self, name: str) -> Member | None:
         """The member of that name; of several the last, which is the one Go's decoders keep."""
-        return next((m for m in reversed(self.members) if m.key.kind == "string" and m.key.value == name), None)
+        for member in reversed(self.members):
+            if member.key.value == name and member.key.kind == "string":
+                return member
+        return None
 
     def get(self, *path: str) -> Node | None:
         """The value at a path of object keys; None where a step is missing or not an object."""

@@ -9,7 +9,7 @@ import msgspec
 
 from homeport.ipam import ranges
 from homeport.ipam.ranges import Range, RangeKeys, Span
-from homeport.lint.manifests import Network
+from homeport.lint.manifests import Network, of_network
 from homeport.lint.nodes import Node
 from homeport.model.addresses import Family, IPAddress, IPInterface, IPNetwork
 from homeport.model.errors import InvalidNetConf
@@ -76,6 +76,7 @@ class Static(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Node | None
 
 
+@of_network
 def pools(network: Network) -> Iterator[Pool]:
     """Every range of every ipam section, in the order in which they give addresses."""
     for plugin in network.plugins:
@@ -87,6 +88,7 @@ def pools(network: Network) -> Iterator[Pool]:
                 yield from _host_local(ipam, network)
 
 
+@of_network
 def statics(network: Network) -> Iterator[Static]:
     """The addresses of every ipam section that says them in full, those that are not right left out."""
     for plugin in network.plugins:

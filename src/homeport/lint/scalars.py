@@ -7,6 +7,8 @@ exactly. White space that folding made is placed near where it came from.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from homeport.lint.findings import Span
@@ -14,6 +16,7 @@ from homeport.lint.findings import Span
 _BLANK = " \t\r\n\x85\u2028\u2029\ufeff"
 _ESCAPE_LENGTHS = {"x": 4, "u": 6, "U": 10}
 _INDENTS = "|>"
+_JSON_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.")
 
 
 class ScalarText(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +58,17 @@ def locate(source: str, span: Span, value: str, style: str) -> ScalarText:
         ends.append(stop)
         position = stop
     return ScalarText(text=value, style=style, starts=starts, ends=ends, end=span.end)
+
+
+def locate_json(source: str, span: Span, value: str) -> ScalarText:
+    """As `locate`, of a string in correct JSON, where nothing is folded: runs between escapes stand as they are."""
+    starts: list[int] = []
+    position, end = span.start + 1, span.end - 1
+    for escape in _JSON_ESCAPE.finditer(source, position, end):
+        starts.extend(range(position, escape.start() + 1))
+        position = escape.end()
+    starts.extend(range(position, end))
+    return ScalarText(text=value, style='"', starts=starts, ends=[*starts[1:], end][: len(starts)], end=span.end)
 
 
 def whole(text: str) -> ScalarText:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from homeport.lint.findings import Found, Rule, Severity
-from homeport.lint.manifests import Manifests, Network
+from homeport.lint.manifests import Manifests, Network, of_network
 
 OfManifests = Callable[[Manifests], Iterator[Found]]
 OfNetwork = Callable[[Network], Iterator[Found]]
@@ -34,9 +34,11 @@ def network_rule(rule_id: str, severity: Severity, *, fix: str = "") -> Callable
     """Makes a function over one network the rule `rule_id`."""
 
     def make(find: OfNetwork) -> Check:
+        once = of_network(find)
+
         def of_all(manifests: Manifests) -> Iterator[Found]:
             for network in manifests.networks:
-                yield from find(network)
+                yield from once(network)
 
         return Check(_described(find.__doc__, rule_id, severity, fix), of_all)
 

@@ -10,7 +10,7 @@ import msgspec
 from homeport.cni.documents import shown
 from homeport.lint.catalogue import ANY, KINDS, NETWORK, RETENTION_KEYS, SHARED, Key, Role, inside, nearest
 from homeport.lint.findings import Edit, Found, Severity, Span
-from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, RETENTION, Embedded, Manifests, Network
+from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, RETENTION, Embedded, Manifests, Network, of_network
 from homeport.lint.nodes import Member, Node, plain
 from homeport.lint.rules.checks import rule
 from homeport.lint.rules.editing import move_member
@@ -204,20 +204,7 @@ def bad_value(manifests: Manifests) -> Iterator[Found]:
 
 def _places(manifests: Manifests) -> Iterator[Place]:
     for network in manifests.networks:
-        text = network.text
-        if text is None or network.config is None:
-            continue
-        of_plugins = [_of_plugin(plugin) for plugin in network.plugins]
-        if network.is_list:
-            others = tuple(other for several in of_plugins for other in several)
-            yield Place(text=text, holder=network.config, name="the network", keys=NETWORK, others=others)
-        for number, mine in enumerate(of_plugins):
-            elsewhere = [several[0] for n, several in enumerate(of_plugins) if n != number]
-            for own in mine:
-                beside = (*(other for other in mine if other is not own), *(elsewhere if own is mine[0] else ()))
-                yield from _with_inner(
-                    Place(text=text, holder=own.holder, name=own.name, keys=own.keys or None, others=tuple(beside))
-                )
+        yield from _places_of(network)
     for workload in manifests.workloads:
         for name, text in workload.annotations.items():
             if text.root is None:
@@ -230,6 +217,24 @@ def _places(manifests: Manifests) -> Iterator[Place]:
                         yield from _with_inner(
                             Place(text=text, holder=element, name="the network selection", keys=SELECTION)
                         )
+
+
+@of_network
+def _places_of(network: Network) -> Iterator[Place]:
+    text = network.text
+    if text is None or network.config is None:
+        return
+    of_plugins = [_of_plugin(plugin) for plugin in network.plugins]
+    if network.is_list:
+        others = tuple(other for several in of_plugins for other in several)
+        yield Place(text=text, holder=network.config, name="the network", keys=NETWORK, others=others)
+    for number, mine in enumerate(of_plugins):
+        elsewhere = [several[0] for n, several in enumerate(of_plugins) if n != number]
+        for own in mine:
+            beside = (*(other for other in mine if other is not own), *(elsewhere if own is mine[0] else ()))
+            yield from _with_inner(
+                Place(text=text, holder=own.holder, name=own.name, keys=own.keys or None, others=tuple(beside))
+            )
 
 
 def _of_plugin(plugin: Node) -> tuple[Other, ...]:
