@@ -11,7 +11,8 @@ from homeport.ipam.ranges import RangeKeys, Span
 from homeport.lint.findings import Found, Severity
 from homeport.lint.manifests import Network
 from homeport.lint.nodes import Node
-from homeport.lint.pools import Pool, address_of, excluded_of, parse_excluded, pools
+from homeport.lint.pools import LEAST_OF_NODE, Pool, address_of, excluded_of, parse_excluded, pools, statics
+from homeport.lint.routes import routes
 from homeport.lint.rules.checks import network_rule
 from homeport.lint.rules.wording import said
 from homeport.model.addresses import IPAddress, IPNetwork
@@ -22,10 +23,10 @@ _KEY = "ipam"
 
 @network_rule("address-syntax", Severity.ERROR)
 def address_syntax(network: Network) -> Iterator[Found]:
-    """A range, a range's end, an excluded range, a gateway or a static address is not one.
+    """A range, a range's end, an excluded range, a gateway, a static address or a route is not one.
 
     A range is a network with its prefix (`10.1.2.0/24`), for Whereabouts also `FIRST-LAST/PREFIX`. Excluded are
-    addresses or networks. Static addresses carry their prefix, gateways do not.
+    addresses or networks. Static addresses and the destinations of routes carry their prefix, gateways do not.
     """
     for pool in pools(network):
         read = _read_range if pool.ipam == "whereabouts" else ranges.parse_network
@@ -42,6 +43,9 @@ def address_syntax(network: Network) -> Iterator[Found]:
     for item in _static(network):
         yield from _unreadable(network, _text(item, "address"), _read_static)
         yield from _unreadable(network, _text(item, "gateway"), ranges.parse_address)
+    for route in routes(network):
+        yield from _unreadable(network, route.dst_place, ranges.parse_network)
+        yield from _unreadable(network, route.gw_place, ranges.parse_address)
 
 
 @network_rule("no-range", Severity.WARNING)
@@ -109,6 +113,71 @@ def exclude_outside(network: Network) -> Iterator[Found]:
                 )
 
 
+@network_rule("range-empty", Severity.ERROR)
+def range_empty(network: Network) -> Iterator[Found]:
+    """A range has no address left: all of it is excluded, or is the gateway."""
+    for pool in pools(network):
+        whole = pool.parsed()
+        if whole is not None and not whole.usable:
+            yield network.found(
+                pool.last_word.span, f"nothing of {whole.span} is left to hand out", "expected a larger range"
+            )
+
+
+@network_rule("range-too-narrow", Severity.ERROR)
+def range_too_narrow(network: Network) -> Iterator[Found]:
+    """A subnet of host-local has fewer than four addresses.
+
+    host-local refuses prefixes longer than /30 (IPv6: /126).
+    """
+    for pool in pools(network):
+        subnet = pool.subnet()
+        if pool.of_node and subnet is not None and subnet.num_addresses < LEAST_OF_NODE:
+            yield network.found(
+                pool.range.span,
+                f"host-local takes no subnet as small as {subnet}",
+                f"expected /{subnet.max_prefixlen - 2} or wider",
+            )
+
+
+@network_rule("range-set", Severity.ERROR)
+def range_set(network: Network) -> Iterator[Found]:
+    """Ranges of host-local overlap, or a set of them has two families.
+
+    A set (an inner list of `ranges`) gives one address, so it is of one family; no address may be in two ranges of the
+    network. host-local refuses both.
+    """
+    known = [(pool, whole) for pool in pools(network) if pool.of_node and (whole := pool.parsed()) is not None]
+    for n, (pool, whole) in enumerate(known):
+        for earlier, other in known[:n]:
+            if _overlap(whole.span, other.span):
+                found = f"{whole.span} and {other.span} overlap"
+                yield network.found(pool.range.span, found, "expected ranges that do not overlap")
+                break
+            if earlier.set == pool.set and whole.family != other.family:
+                found = f"{whole.subnet} stands in a set with {other.subnet}"
+                yield network.found(pool.range.span, found, "expected one family in a set, and a set for each family")
+                break
+
+
+@network_rule("dhcp-shared-mac", Severity.WARNING)
+def dhcp_shared_mac(network: Network) -> Iterator[Found]:
+    """Ipvlan asks a DHCP server for addresses.
+
+    All ipvlan interfaces have their master's MAC address, and most servers give one address a MAC: to all pods of a
+    node the same, or the node's own. Only a server that goes by client identifiers serves them; in modes l3 and l3s
+    no answer arrives at all.
+    """
+    for plugin in network.plugins:
+        kind = plugin.get("ipam", "type")
+        if plugin.text("type") == "ipvlan" and kind is not None and kind.value == "dhcp":
+            yield network.found(
+                kind.span,
+                "all ipvlan interfaces have one MAC address, by which DHCP servers know them apart",
+                "expected macvlan, or another IPAM plugin",
+            )
+
+
 @network_rule("range-host-bits", Severity.WARNING, fix="writes the network's own address")
 def range_host_bits(network: Network) -> Iterator[Found]:
     """A range is written with host bits, as 10.9.0.77/29.
@@ -128,7 +197,7 @@ def range_host_bits(network: Network) -> Iterator[Found]:
 
 @network_rule("gateway-outside", Severity.WARNING)
 def gateway_outside(network: Network) -> Iterator[Found]:
-    """The gateway is in no range of the network.
+    """The gateway is in no range of the network, or not in its static address's subnet.
 
     The kernel refuses a route through a gateway that no interface's subnet contains. An IPv6 router's link-local
     address is on every link, and so in no range.
@@ -144,6 +213,11 @@ def gateway_outside(network: Network) -> Iterator[Found]:
             continue
         listed = ", ".join(str(s) for s in subnets)
         yield network.found(node.span, f"gateway {gateway} is not in {listed}", "expected an address of the range")
+    for static in statics(network):
+        gateway, node = address_of(static.gateway), static.gateway
+        if gateway is not None and node is not None and not _reaches(static.address.network, gateway):
+            subnet = static.address.network
+            yield network.found(node.span, f"gateway {gateway} is not in {subnet}", "expected a neighbour")
 
 
 @network_rule("gateway-in-range", Severity.INFO)
