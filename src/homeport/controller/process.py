@@ -14,12 +14,14 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
 import homeport
 from homeport import wiring
+from homeport.admission import registering
+from homeport.admission.settings import AdmissionSettings
 from homeport.controller import settings
 from homeport.controller.electing import Elector, LeadersObjects
 from homeport.controller.operating import Term, Tools
@@ -33,6 +35,10 @@ from homeport.kube.client import KubernetesClient
 from homeport.model.errors import CniError, IOFailure
 from homeport.plugins import whereabouts_conf
 
+if TYPE_CHECKING:
+    from homeport.controller.reviewing import Webhook
+    from homeport.kube.configs import ApiConfig
+
 log = structlog.get_logger("homeport.controller")
 
 EXIT_START = 1
@@ -40,6 +46,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STOP_SECONDS = 20.0
 _LOOK_SECONDS = 2.0  # between looks at whether we still lead
 _STUCK_SECONDS = 600.0  # without a step of a term: nothing it does takes as long
+_REVIEWING = ("homeport.controller.reviewing",)
 _MODULES = ("homeport.kube.client", "homeport.kube.objects", "homeport.stores.kubernetes.store")
 
 
@@ -55,6 +62,7 @@ class Controller:
         self._stepped_at = self._clock.monotonic()
         self._threads: list[threading.Thread] = []
         self._pages: Pages | None = None
+        self._webhook: Webhook | None = None
         api = configs.load(found.kubeconfig, os.environ, LocalFiles())
         if api is None:
             raise IOFailure('find the API server: found neither key "kubeconfig" nor a service account, expected one')
@@ -74,11 +82,15 @@ class Controller:
             "Allocations that the leader knows of.",
             lambda: self._of_term(lambda term: len(term.cache)),
         )
+        if found.admission is not None:
+            self._webhook = self._make_webhook(found.admission, api)
 
     def start(self) -> None:
-        """Raises `IOFailure` when its port is taken."""
+        """Raises `IOFailure` when one of its ports is taken."""
         self._pages = self._open_pages()
         self._client.start(watching=False)
+        if self._webhook is not None:
+            self._webhook.start()
         self._threads = [
             threading.Thread(target=self._elect, name="election", daemon=True),
             threading.Thread(target=self._work, name="work", daemon=True),
@@ -90,6 +102,8 @@ class Controller:
         """Gives the lease back once the work has ended, so that nobody waits for it."""
         self._stopping.set()
         self._wake()
+        if self._webhook is not None:
+            self._webhook.stop()
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
         self._client.close()
@@ -101,6 +115,22 @@ class Controller:
         term = self._term
         if term is not None:
             term.agenda.wake()
+        if self._webhook is not None:
+            self._webhook.wake()
+
+    def _make_webhook(self, found: AdmissionSettings, api: ApiConfig) -> Webhook:
+        from homeport.controller.reviewing import Webhook  # what it needs is of no use to a controller without one
+
+        return Webhook(
+            found,
+            api,
+            LeadersObjects(self._client.objects, self._elector.is_leader),
+            clock=self._clock,
+            is_leader=self._elector.is_leader,
+            registry=self._reporter.registry,
+            on_trouble=_tell_trouble,
+            guarded=self._guarded,
+        )
 
     def _open_pages(self) -> Pages | None:
         if self._settings.metrics_port is None:
@@ -149,7 +179,13 @@ class Controller:
         except Exception:  # the edge of a thread: a bug must not end it without a word
             log.exception("a bug, please report it", work=work)
 
+    def _withdraw_webhook(self) -> None:
+        """One that an earlier configuration had registered would be asked in vain."""
+        if self._webhook is None and registering.withdraw(self._client.objects):
+            log.info("withdrew the admission webhook, as none is configured")
+
     def _serve_term(self) -> None:
+        self._guarded("withdrawing the webhook", self._withdraw_webhook)
         tools = Tools(
             objects=LeadersObjects(self._client.objects, self._elector.is_leader),
             cluster=self._client,
@@ -185,17 +221,18 @@ class Controller:
     def _unready(self) -> str:
         """One that stands by is ready: another leads."""
         term = self._term
-        return term.unready() if term is not None else self._elector.problem
+        trouble = term.unready() if term is not None else self._elector.problem
+        return trouble or (self._webhook.unready() if self._webhook is not None else "")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The console script."""
     arguments = _arguments(argv)
-    wiring.prepare_for_threads(*_MODULES)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # in every thread: the main one fetches them
     try:
         found = settings.load(arguments.config, os.environ)
         _configure_logs(found.log_format)
+        wiring.prepare_for_threads(*_MODULES, *(_REVIEWING if found.admission is not None else ()))
         controller = Controller(found)
         controller.start()
     except CniError as e:

@@ -1,0 +1,75 @@
+"""Reviews one after the other, each in time or not at all. I/O: threads.
+
+The API server waits for every review, and a client waits for the API server. So what cannot be reviewed in time is
+allowed, with a warning that says so: a flood costs reviews, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter
+
+from homeport.admission import reviews
+from homeport.admission.reviews import Answer
+
+_THREADS = 4  # a review may wait for the API server; two that compute share one core anyway
+_UNREVIEWED = Answer(warnings=("homeport: not looked at: too many requests at once",))
+
+
+class _Request(msgspec.Struct):
+    uid: str = ""
+
+
+class _Review(msgspec.Struct):
+    request: _Request
+
+
+_REVIEW = msgspec.json.Decoder(_Review)
+
+
+class NoReview(Exception):
+    """The bytes are no AdmissionReview: there is nothing that could be allowed."""
+
+
+class Queue:
+    """Gives each review `seconds` from when it came. `answer` is for the event loop's thread."""
+
+    def __init__(self, review: Callable[[bytes], bytes], seconds: float, registry: CollectorRegistry) -> None:
+        self._review = review
+        self._seconds = seconds
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="review")
+        self._requests = Counter(
+            "homeport_admission_requests",
+            "Requests of the API server: reviewed, shed (allowed unseen, as there was no time), or refused.",
+            ("outcome",),
+            registry=registry,
+        )
+
+    async def answer(self, raw: bytes, waited: float) -> bytes:
+        """`waited` are the seconds since it came. Raises `NoReview`."""
+        try:
+            uid = _REVIEW.decode(raw).request.uid
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise NoReview from e
+        loop = asyncio.get_running_loop()
+        # One that has not begun when its time is over never does.
+        reviewing = loop.run_in_executor(self._threads, self._review, raw)
+        try:
+            answered = await asyncio.wait_for(reviewing, self._seconds - waited)
+        except TimeoutError:
+            self._requests.labels("shed").inc()
+            return reviews.encode(uid, _UNREVIEWED)
+        self._requests.labels("reviewed").inc()
+        return answered
+
+    def count_refused(self) -> None:
+        """A request that was no review."""
+        self._requests.labels("refused").inc()
+
+    def close(self) -> None:
+        """What has begun goes on to its end in the background."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
