@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -108,10 +109,10 @@ def review(
 class Desk:
     """A reviewer over objects in memory, whose watches tell when the test says so (`watched`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.objects = MemoryObjects(threaded=False)
         self.registry = CollectorRegistry()
-        self.facts = Facts(self.objects)
+        self.facts = Facts(self.objects, monotonic=monotonic)
         self.facts.start()
         self.reviewer = Reviewer(self.facts, registry=self.registry)
 

@@ -7,17 +7,18 @@ name, and what an error would rest on is asked for anew (`confirmed`): nobody is
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 
 import structlog
 
 from homeport.admission import subjects
 from homeport.admission.deciding import Context, selected
-from homeport.admission.relating import Traits, traits_of
+from homeport.admission.relating import Traits, is_plain, traits_of
 from homeport.admission.subjects import Subject
 from homeport.ipam.ranges import Span
 from homeport.kube.resources import DEFINITIONS, STATEFUL_SETS
-from homeport.model.errors import CniError, DecodeFailure
+from homeport.model.errors import CniError, DecodeFailure, TryAgainLater
 from homeport.ports import ApiObject, Objects, Resource, Watching
 from homeport.stores.kubernetes import names
 from homeport.stores.kubernetes.hints import RangeReport, decode_range
@@ -29,6 +30,7 @@ _MOST_RELATED = 24  # networks that merely have to do with the ones that count
 _MOST_WORKLOADS = 100  # the ones that ask for most
 _MOST_ASKED = 8  # networks asked for by name, for one review
 _MOST_CONFIRMED = 32
+_CONFIRM_SECONDS = 1.0  # the API server waits for the review
 
 _Key = tuple[str, str]
 
@@ -36,8 +38,8 @@ _Key = tuple[str, str]
 class Facts:
     """From `start` to `stop`; safe for any number of threads. `objects` should be impatient: a review waits for it."""
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    def __init__(self, objects: Objects, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._objects, self._monotonic = objects, monotonic
         self._lock = threading.Lock()
         self._networks: dict[_Key, Subject] = {}
         self._traits: dict[_Key, Traits] = {}
@@ -74,13 +76,20 @@ class Facts:
             related = self._related(traits, main, on_one_link=bool(definitions))
             asking = self._asking({*main, *related})
             beside = [self._networks[key] for key in related]
+            room = min((t.room for t in (*traits, *(self._traits[key] for key in related))), default=0)
+        if not definitions and sum(s.replicas for s in (*asking, *under_review, new)) <= room:
+            asking = [s for s in asking if not is_plain(s)]
+        asking = sorted(asking, key=lambda s: (-s.replicas, s.key))[:_MOST_WORKLOADS]
         # In the order in which it is worth being confirmed.
         return Context(subjects=(*found.values(), *asking, *beside), missing=missing)
 
     def confirmed(self, context: Context) -> Context:
-        """The same as the API server has it now. Raises what it raises when it cannot be asked."""
+        """The same as the API server has it now. Raises what it raises, and `TryAgainLater` when it takes too long."""
         fresh: list[Subject] = []
+        began = self._monotonic()
         for number, subject in enumerate(context.subjects):
+            if self._monotonic() - began > _CONFIRM_SECONDS:
+                raise TryAgainLater(f"ask for {len(context.subjects)} objects anew: {_CONFIRM_SECONDS:g} s have passed")
             if number >= _MOST_CONFIRMED:
                 fresh.append(subject)
             elif (now := self._live(subject.resource, *subject.key)) is not None:
@@ -119,9 +128,10 @@ class Facts:
                     known = self._live(DEFINITIONS, *key)
                 except CniError as e:
                     log.warning("cannot look up a network", network="/".join(key), reason=str(e))
-                    continue
-                if known is None:
-                    missing.add(key)
+                    asked = _MOST_ASKED  # the review must not wait as often again
+                else:
+                    if known is None:
+                        missing.add(key)
             if known is not None:
                 found[key] = known
         return found, frozenset(missing)
@@ -140,8 +150,7 @@ class Facts:
 
     def _asking(self, networks: Iterable[_Key]) -> list[Subject]:
         keys = {workload for network in networks for workload in self._selecting.get(network, ())}
-        found = sorted((self._workloads[key] for key in keys), key=lambda s: (-s.replicas, s.key))
-        return found[:_MOST_WORKLOADS]
+        return [self._workloads[key] for key in keys]
 
     # --- what the watches tell ---
 

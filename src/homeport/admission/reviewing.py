@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from homeport.admission import allocations, deciding, ranges, reviews, subjects, wording
 from homeport.admission.deciding import NOTHING, Context, Said
@@ -81,6 +81,11 @@ class Reviewer:
             registry=counted,
             buckets=_BUCKETS,
         )
+        Gauge(
+            "homeport_admission_facts_complete",
+            "Whether everything that reviews look at has been listed once; until then less is found.",
+            registry=counted,
+        ).set_function(lambda: float(facts.is_complete()))
 
     def review(self, raw: bytes) -> bytes:
         """The AdmissionReview that answers the one in `raw`, without a uid where that is none. Never raises."""
