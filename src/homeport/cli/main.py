@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import homeport
-from homeport.cli import cni, conformance, explain, install, ips, lab, lint, migrate, plan, release, who
+from homeport.cli import cni, conformance, doctor, explain, install, ips, lab, lint, migrate, plan, release, who
 from homeport.model.errors import CniError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("plan")(plan.plan)
 app.command("ips")(ips.ips)
 app.command("who")(who.who)
 app.command("explain")(explain.explain)
+app.command("doctor")(doctor.doctor)
 app.command("release")(release.release)
 app.command("reserve")(release.reserve)
 app.add_typer(migrate.app, name="migrate")

@@ -123,6 +123,8 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     journal: Seen[tuple[JournalEntry, ...] | None]
     rooms: tuple[Room, ...]
     databases: tuple[Database, ...]
+    primary_path: str  # "" when none is named
+    primary_types: tuple[str, ...]
     primary: bool | None  # whether the primary plugin's file is there; None when none is named
     readiness: bool | None  # as `primary`, for the readiness file
     shim_environs: Mapping[str, Mapping[str, str]]
@@ -209,6 +211,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     netns: str
     pod: str  # NAMESPACE/NAME, "" when the runtime told none
     pod_uid: str
+    age_seconds: float
     is_there: bool
     wanted: frozenset[IPAddress] = frozenset()
     found: frozenset[IPAddress] | None = None
@@ -228,7 +231,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was read of one node, or `Unseen`. `allocations` are those that say this node holds them, with
     those of addresses that `claims` has; a place that has none is not in it. `unreadable` names what cannot be decoded.
 
-    Claims were read before allocations and pods, attachments last.
+    Attachments were read first, then claims, allocations and pods: a pod that is not among them was gone after its
+    interface had been there.
     """
 
     now: datetime

@@ -153,6 +153,11 @@ def cni_dir(daemon: Mapping[str, Any]) -> str:
     return netconfs.decode_keys({"cniDir": _spelled(daemon).get("cniDir")}, _Wire).cni_dir or CNI_DIR
 
 
+def bin_dir(daemon: Mapping[str, Any]) -> str:
+    """As `cni_dir`: where executables of plugins are."""
+    return netconfs.decode_keys({"binDir": _spelled(daemon).get("binDir")}, _Wire).bin_dir or BIN_DIR
+
+
 def overlaid(request: Mapping[str, Any], daemon: Mapping[str, Any]) -> Mapping[str, Any]:
     """The request with every key of the daemon's configuration file in place of its own.
 

@@ -1,0 +1,209 @@
+"""Checks of a node's links and settings against what its networks need. No I/O.
+
+What a pod of this node needs is an error where it is missing; what only some network in the cluster names is a warning,
+since not every node has to have every link.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from homeport.doctor.cluster_facts import Seen, Unseen
+from homeport.doctor.facts import HostLink, KernelFacts, SeenPod, Use
+from homeport.doctor.findings import Diagnosis, Severity, Sure
+from homeport.doctor.repairs import RemoveLink
+from homeport.plugins.registry import LINK_KINDS
+
+_HALF_MADE = re.compile(r"veth[0-9a-f]{8}")  # containernetworking/plugins ip.RandomVethName, for links of any kind
+
+
+class Wanted:
+    """Which networks pods of this node select; all of them may be where that is not known."""
+
+    def __init__(self, pods: Seen[tuple[SeenPod, ...]]) -> None:
+        seen = () if isinstance(pods, Unseen) else pods
+        self._networks = {n for pod in seen if not pod.pod.finished for n in pod.networks or ()}
+
+    def severity(self, *uses: Use) -> Severity:
+        """Of what all of these uses fail by."""
+        is_needed = all(use.network in self._networks for use in uses)
+        return Severity.ERROR if is_needed else Severity.WARNING
+
+
+def kinds(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> Iterator[Diagnosis]:
+    """The kernel can make every kind of link that a network asks for."""
+    for use in uses:
+        kind = LINK_KINDS.get(use.plugin, "")
+        lacking = [k for k in (kind, "bridge" if use.plugin == "bridge" else "") if kernel.kinds.get(k) is False]
+        for one in lacking:
+            yield Diagnosis(
+                id="kind-missing",
+                severity=wanted.severity(use),
+                sure=Sure.CERTAIN,
+                place=f"network {use.network}",
+                found=f"this kernel has no links of kind {one}",
+                expected=f"the module {one}",
+                why="its pods do not start on this node",
+                run=(f"modprobe {one}", f"grep -i {one} /boot/config-$(uname -r)"),
+            )
+
+
+def masters(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> Iterator[Diagnosis]:
+    """Every master is there, up, free to be one, and carries what is asked of it."""
+    by_name = {host.link.name: host for host in kernel.links}
+    standing: dict[str, list[Use]] = {}
+    for use in uses:
+        if use.master is None or use.is_in_pod:
+            continue
+        name = use.master or kernel.uplink
+        if name in by_name:
+            yield from _master(use, by_name[name], kernel, wanted)
+            standing.setdefault(name, []).append(use)
+        else:
+            yield _no_master(use, name, wanted)
+    for name, those in standing.items():
+        yield from _shared(name, those, wanted)
+
+
+def _no_master(use: Use, name: str, wanted: Wanted) -> Diagnosis:
+    return Diagnosis(
+        id="master-missing",
+        severity=wanted.severity(use),
+        sure=Sure.CERTAIN,
+        place=f"network {use.network}",
+        found=f'no link "{name}" on this node' if name else "no default route, whose link it would stand on",
+        expected=f"the master of its {use.plugin}",
+        why="its pods do not start on this node",
+        run=("ip -br link", "ip route show default"),
+    )
+
+
+def _master(use: Use, host: HostLink, kernel: KernelFacts, wanted: Wanted) -> Iterator[Diagnosis]:
+    link = host.link
+    place = f'link "{link.name}"'
+    if not link.up or not link.running:
+        yield Diagnosis(
+            id="master-down",
+            severity=wanted.severity(use),
+            sure=Sure.CERTAIN,
+            place=place,
+            found="down" if not link.up else "up, without a carrier",
+            expected=f"up and running, as network {use.network} stands on it",
+            why="pods of the network start and reach nobody; no address can be probed for strangers",
+            run=(f"ip link set {link.name} up", f"ethtool {link.name}"),
+        )
+    if link.master is not None and use.plugin in ("macvlan", "ipvlan"):
+        above = next((h.link.name for h in kernel.links if h.link.index == link.master), str(link.master))
+        yield Diagnosis(
+            id="master-enslaved",
+            severity=wanted.severity(use),
+            sure=Sure.CERTAIN,
+            place=place,
+            found=f'a port of "{above}"',
+            expected=f"free for the {use.plugin} of network {use.network}",
+            why="the kernel refuses (EBUSY): its pods do not start on this node",
+            run=(f"ip -d link show {link.name}", f"# name {above} as the master instead"),
+        )
+    if use.mtu_bytes > link.mtu_bytes:
+        yield Diagnosis(
+            id="master-mtu",
+            severity=wanted.severity(use),
+            sure=Sure.CERTAIN,
+            place=place,
+            found=f"an MTU of {link.mtu_bytes}",
+            expected=f"{use.mtu_bytes} at least, as network {use.network} asks for",
+            why="a link may not carry more than its master: its pods do not start on this node",
+            run=(f"ip link set {link.name} mtu {use.mtu_bytes}",),
+        )
+
+
+def _shared(name: str, uses: list[Use], wanted: Wanted) -> Iterator[Diagnosis]:
+    macvlan = next((use for use in uses if use.plugin == "macvlan"), None)
+    ipvlan = next((use for use in uses if use.plugin == "ipvlan"), None)
+    if macvlan is not None and ipvlan is not None:
+        yield Diagnosis(
+            id="master-shared",
+            severity=wanted.severity(macvlan, ipvlan),
+            sure=Sure.CERTAIN,
+            place=f'link "{name}"',
+            found=f"network {macvlan.network} has macvlan and network {ipvlan.network} ipvlan on it",
+            expected="one of the two kinds",
+            why="the kernel takes whichever came first and refuses the other (EBUSY), until the last of those is gone",
+            run=(f"ip -d link show {name}",),
+        )
+
+
+def settings(kernel: KernelFacts, uses: tuple[Use, ...]) -> Iterator[Diagnosis]:
+    """What the kernel was told about forwarding, filtering and ARP goes with the networks."""
+    bridged = [use for use in uses if use.plugin == "bridge"]
+    gateways = [use for use in bridged if use.is_gateway]
+    if gateways and kernel.sysctls.get("net/ipv4/ip_forward") == "0":
+        yield Diagnosis(
+            id="forwarding-off",
+            severity=Severity.WARNING,
+            sure=Sure.LIKELY,
+            place="sysctl net.ipv4.ip_forward",
+            found="0",
+            expected=f"1, as the bridge of network {gateways[0].network} is a gateway",
+            why="pods reach one another and nobody beyond; the plugin turns it on, so somebody turned it off again",
+            run=("sysctl net.ipv4.ip_forward=1", "grep -r ip_forward /etc/sysctl.*"),
+        )
+    if bridged and kernel.sysctls.get("net/bridge/bridge-nf-call-iptables") == "1":
+        yield Diagnosis(
+            id="bridge-filtered",
+            severity=Severity.INFO,
+            sure=Sure.POSSIBLE,
+            place="sysctl net.bridge.bridge-nf-call-iptables",
+            found="1",
+            expected=f"rules that let the bridge of network {bridged[0].network} pass",
+            why="frames between its pods go through the node's FORWARD chain, and a policy DROP there cuts them off",
+            run=("iptables -S FORWARD", "nft list ruleset"),
+        )
+    yield from _arp_flux(kernel, {use.master or kernel.uplink for use in uses if use.master is not None})
+
+
+def _arp_flux(kernel: KernelFacts, named: set[str]) -> Iterator[Diagnosis]:
+    up = [host for host in kernel.links if host.link.up and host.link.name != "lo"]
+    for host in up:
+        ignored = {kernel.sysctls.get(f"net/ipv4/conf/{name}/arp_ignore") for name in ("all", host.link.name)}
+        if host.link.name not in named or ignored - {"0", None}:
+            continue
+        mine = {address.network for address in host.addresses if address.version == 4}
+        for other in up:
+            shared = mine & {address.network for address in other.addresses}
+            if other is not host and shared:
+                yield Diagnosis(
+                    id="arp-flux",
+                    severity=Severity.INFO,
+                    sure=Sure.POSSIBLE,
+                    place=f'link "{host.link.name}"',
+                    found=f'"{other.link.name}" has an address of {min(map(str, shared))} too, and arp_ignore is 0',
+                    expected="one link a subnet, or arp_ignore 1 and arp_announce 2",
+                    why="each answers ARP for the other's address, so that neighbours learn the wrong MAC",
+                    run=(f"sysctl net.ipv4.conf.{host.link.name}.arp_ignore=1",),
+                )
+
+
+def leftovers(kernel: KernelFacts) -> Iterator[Diagnosis]:
+    """No link of the node's own namespace that an executed plugin was making for a pod when it was killed."""
+    for host in kernel.links:
+        link = host.link
+        is_half_made = link.kind in ("macvlan", "ipvlan") and _HALF_MADE.fullmatch(link.name) is not None
+        if is_half_made and not link.up and not host.addresses:
+            yield Diagnosis(
+                id="link-half-made",
+                severity=Severity.WARNING,
+                sure=Sure.LIKELY,
+                place=f'link "{link.name}"',
+                found=f"a {link.kind} that is down and has no address, under the passing name of a reference plugin",
+                expected="none",
+                why="the plugin was killed before it moved the link to its pod; it keeps its master from other kinds",
+                run=(f"ip -d link show {link.name}", f"ip link delete {link.name}"),
+                repair=RemoveLink(
+                    says=f"delete link {link.name}",
+                    proof="no pod can have it: it is in the node's own namespace, down and without an address",
+                    index=link.index,
+                    name=link.name,
+                ),
+            )

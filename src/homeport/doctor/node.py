@@ -1,0 +1,162 @@
+"""Doctor on a node: reads what is there, and says what is wrong. Changes nothing. I/O: the gatherers'.
+
+What cannot be looked at keeps the checks that need it silent, and is told as such: nothing is concluded from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from homeport.doctor import (
+    checks_addresses,
+    checks_daemon,
+    checks_files,
+    checks_kernel,
+    gathering_daemon,
+    gathering_files,
+    gathering_kernel,
+)
+from homeport.doctor.checks_kernel import Wanted
+from homeport.doctor.cluster_facts import Seen, Unseen
+from homeport.doctor.facts import Attached, NodeFacts, Site
+from homeport.doctor.findings import Diagnosis, Report, Unlooked, report
+from homeport.doctor.gathering_cluster import ClusterGatherer, uses
+from homeport.doctor.gathering_files import Tools
+from homeport.doctor.looking import looked
+from homeport.host.files import LocalFiles
+from homeport.host.kernel import Kernel
+from homeport.kube import configs
+from homeport.runtime.caching import ResultCache
+from homeport.stores.claims import HeldClaim, read_claims
+
+_NO_CLUSTER = Unseen("there is no API server to ask")
+
+
+def examine(site: Site, tools: Tools, *, environ: Mapping[str, str]) -> Report:
+    """What there is to say of this node. Raises no `CniError`."""
+    return diagnose(gather(site, tools, environ=environ))
+
+
+def gather(site: Site, tools: Tools, *, environ: Mapping[str, str]) -> NodeFacts:
+    """Attachments, then claims, then the cluster's side: see `NodeFacts`."""
+    with ExitStack() as open_:
+        host = Kernel(short_lived=True)
+        open_.callback(host.close)
+        unreadable: list[tuple[str, str]] = []
+        attached = looked(lambda: _attached(host, site, unreadable))
+        claims = looked(lambda: _claims(site))
+        cluster = looked(lambda: _cluster(site, environ))
+        if isinstance(cluster, ClusterGatherer):
+            open_.callback(cluster.close)
+        asked: Seen[ClusterGatherer] = _NO_CLUSTER if cluster is None else cluster
+        known = () if isinstance(claims, Unseen) else claims
+        networks = _asked(asked, lambda c: c.networks())
+        wanted = networks if isinstance(networks, Unseen) else uses(networks)
+        plugins = set() if isinstance(wanted, Unseen) else {use.plugin for use in wanted}
+        facts = NodeFacts(
+            now=datetime.now(UTC),
+            site=site,
+            files=gathering_files.gather(site, tools, plugins),
+            daemon=looked(lambda: gathering_daemon.gather(site.socket)),
+            kernel=looked(lambda: gathering_kernel.gather(host, plugins)),
+            api=None if cluster is None else _asked(asked, lambda c: c.api()),
+            uses=wanted,
+            attached=attached,
+            claims=claims,
+            allocations=_asked(asked, lambda c: c.allocations(site.node, known)) if not site.store else {},
+            pods=_asked(asked, lambda c: c.pods(site.node)),
+        )
+        if isinstance(asked, ClusterGatherer):
+            unreadable += asked.unreadable
+    return msgspec.structs.replace(facts, unreadable=tuple(unreadable))
+
+
+def _attached(host: Kernel, site: Site, unreadable: list[tuple[str, str]]) -> tuple[Attached, ...]:
+    found, broken = gathering_kernel.attached(host, ResultCache(site.cni_dir))
+    unreadable += broken
+    return found
+
+
+def _claims(site: Site) -> tuple[HeldClaim, ...]:
+    """A file that is not there has none: the daemon makes it when it starts."""
+    return read_claims(Path(site.claims)) if os.path.exists(site.claims) else ()
+
+
+def _cluster(site: Site, environ: Mapping[str, str]) -> ClusterGatherer | None:
+    config = configs.load(site.kubeconfig or None, environ, LocalFiles())
+    return None if config is None else ClusterGatherer(config)
+
+
+def _asked(cluster: Seen[ClusterGatherer], ask: Callable[[ClusterGatherer], Any]) -> Any:
+    return cluster if isinstance(cluster, Unseen) else looked(lambda: ask(cluster))
+
+
+# --- what the facts come to; pure ------------------------------------------------------------------------------------
+
+
+def diagnose(facts: NodeFacts) -> Report:
+    """Pure."""
+    return report(f"node {facts.site.node}", _diagnoses(facts), _unlooked(facts))
+
+
+def _diagnoses(facts: NodeFacts) -> Iterator[Diagnosis]:
+    site, files = facts.site, facts.files
+    uses_ = () if isinstance(facts.uses, Unseen) else facts.uses
+    yield from checks_daemon.configuration(site)
+    yield from checks_files.runtime(site, files)
+    yield from checks_files.beside(site, files)
+    yield from checks_files.programs(site, files, uses_)
+    yield from checks_files.journal(site, files)
+    yield from checks_files.rooms(files.rooms)
+    yield from checks_files.databases(files.databases)
+    yield from checks_files.modes(site, files)
+    yield from _when(lambda found: checks_daemon.daemon(site, found), facts.daemon)
+    if isinstance(facts.api, Unseen):
+        yield checks_daemon.unreachable(site.kubeconfig or "service account", facts.api.why)
+    elif facts.api is not None:
+        yield from checks_daemon.api(facts.api)
+    wanted = Wanted(facts.pods)
+    yield from _when(lambda kernel: checks_kernel.kinds(kernel, uses_, wanted), facts.kernel)
+    yield from _when(lambda kernel: checks_kernel.masters(kernel, uses_, wanted), facts.kernel)
+    yield from _when(lambda kernel: checks_kernel.settings(kernel, uses_), facts.kernel)
+    yield from _when(checks_kernel.leftovers, facts.kernel)
+    yield from _when(checks_addresses.interfaces, facts.attached)
+    yield from _when(lambda a, p: checks_addresses.results(site, a, p), facts.attached, facts.pods)
+    yield from _when(lambda c, a: checks_addresses.held(site, c, a, facts.now), facts.claims, facts.allocations)
+    yield from checks_addresses.unreadable(facts.unreadable)
+
+
+def _when(check: Callable[..., Iterator[Diagnosis]], *needed: Any) -> Iterator[Diagnosis]:
+    """What the check finds, where everything it asks about was seen."""
+    if not any(isinstance(value, Unseen) for value in needed):
+        yield from check(*needed)
+
+
+_PLACES = {
+    "daemon": "the daemon's socket",
+    "kernel": "the node's links",
+    "uses": "network-attachment-definitions",
+    "pods": "pods of this node",
+    "claims": "claims of this node",
+    "allocations": "ipallocations of this node",
+    "attached": "results of ADD",
+    "runtime_configs": "the runtime's networks",
+    "programs": "the plugins' programs",
+    "journal": "the journal",
+}
+
+
+def _unlooked(facts: NodeFacts) -> Iterator[Unlooked]:
+    """A node without an API server, on purpose, has no pods to look at: nothing is missed."""
+    seen = {**msgspec.structs.asdict(facts.files), **msgspec.structs.asdict(facts)}
+    for name, place in _PLACES.items():
+        value = seen[name]
+        if isinstance(value, Unseen) and value is not _NO_CLUSTER:
+            yield Unlooked(place=place, why=value.why)
