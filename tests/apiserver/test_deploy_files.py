@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from testcluster.api import Api
 from testcluster.binaries import ROOT
 
+from homeport.admission.settings import Service
 from homeport.controller import settings
 
 pytestmark = pytest.mark.root
@@ -19,6 +20,7 @@ DEPLOY = ROOT / "deploy"
 PATHS = {
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps/{name}",
     "Secret": "/api/v1/namespaces/{namespace}/secrets/{name}",
+    "Service": "/api/v1/namespaces/{namespace}/services/{name}",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{name}",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings/{name}",
@@ -40,7 +42,7 @@ def test_a_real_api_server_takes_each_object(admin: Api, name: str) -> None:
 
 def test_the_controllers_pods_can_start(admin: Api, tmp_path: Path) -> None:
     """Their account is there, and the program takes what it is given."""
-    config, deployment = documents("controller.yaml")
+    config, service, deployment = documents("controller.yaml")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert admin.get(f"/api/v1/namespaces/kube-system/serviceaccounts/{pod['serviceAccountName']}")
@@ -52,7 +54,14 @@ def test_the_controllers_pods_can_start(admin: Api, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     found = settings.load(tmp_path / name, {"POD_NAME": "c-0", "POD_NAMESPACE": "kube-system"})
     assert (found.lease.namespace, found.lease.name) == ("kube-system", "homeport-controller")
-    assert found.metrics_port == container["ports"][0]["containerPort"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert found.admission is not None
+    assert ports == {"metrics": found.metrics_port, "admission": found.admission.port}
+    (port,) = service["spec"]["ports"]
+    registered = Service(namespace="kube-system", name=service["metadata"]["name"], port=port["port"])
+    assert found.admission.where == registered
+    assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert port["targetPort"] == "admission"
 
 
 def test_only_coexistence_lets_us_write_what_is_whereabouts(

@@ -27,6 +27,7 @@ GROUPS = {
     "operator": "test:operators",
 }
 OURS = ("ipallocations", "ipslots", "ipranges", "ipledgers")
+WEBHOOKS = ("admissionregistration.k8s.io", "validatingwebhookconfigurations")
 NETWORKS = ("k8s.cni.cncf.io", "network-attachment-definitions")
 
 MAY: dict[str, dict[tuple[str, str], str]] = {
@@ -48,6 +49,7 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         ("", "events"): "create patch",
         ("apps", "statefulsets"): "get list watch",
         ("apps", "deployments"): "get",
+        WEBHOOKS: "create",
         NETWORKS: "get list watch",
         ("homeport.dev", "ipallocations"): "get list watch create patch delete",
         ("homeport.dev", "ipslots"): "get list watch create patch delete",
@@ -170,6 +172,19 @@ def test_a_viewer_may_read_by_name_what_doctor_asks_for_and_no_other(
     assert verbs("another") == []
 
 
+def test_the_webhooks_secret_and_registration_are_the_controllers_alone(admin: Api) -> None:
+    def verbs(group: str, resource: str, name: str, namespace: str = "", role: str = "controller") -> list[str]:
+        return [verb for verb in VERBS if may(admin, role, verb, group, resource, name=name, namespace=namespace)]
+
+    assert verbs("", "secrets", "homeport-admission", "kube-system") == ["get", "create", "patch"]
+    assert verbs("", "secrets", "homeport-node", "kube-system") == ["create"]
+    assert verbs("", "secrets", "homeport-admission", "default") == []
+    assert verbs("", "secrets", "homeport-admission", "kube-system", role="node") == []
+    assert verbs(*WEBHOOKS, "homeport") == ["get", "create", "patch", "delete"]
+    assert verbs(*WEBHOOKS, "another") == ["create"]
+    assert verbs(*WEBHOOKS, "homeport", role="node") == []
+
+
 def test_no_role_has_a_wildcard_or_a_right_to_rights() -> None:
     documents = [d for d in YAML(typ="safe", pure=True).load_all((ROOT / "deploy" / "rbac.yaml").read_text()) if d]
     rules = [rule for d in documents for rule in d.get("rules", ())]
@@ -182,6 +197,7 @@ def test_no_role_has_a_wildcard_or_a_right_to_rights() -> None:
 
 POD = "/api/v1/namespaces/{namespace}/pods/web-0"
 HOMEPORT = "/apis/homeport.dev/v1alpha1"
+WEBHOOK_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 POD_SPEC = {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
 ANY = {"metadata": {"labels": {"a": "b"}}}
 
@@ -233,6 +249,10 @@ FORBIDDEN_TO_CONTROLLERS = [
     ("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", None),
     ("PATCH", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-scheduler", ANY),
     ("DELETE", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/homeport-controller", None),
+    ("GET", WEBHOOK_CONFIGURATIONS, None),
+    ("PATCH", WEBHOOK_CONFIGURATIONS + "/another", ANY),
+    ("DELETE", WEBHOOK_CONFIGURATIONS + "/another", None),
+    ("DELETE", "/api/v1/namespaces/kube-system/secrets/homeport-admission", None),
 ]
 
 
