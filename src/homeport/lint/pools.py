@@ -221,9 +221,10 @@ def _parsed_of_node(subnet_text: str, start: str, end: str, gateway_text: str) -
         return None
     subnet = whole.subnet
     lowest, highest = subnet[1], subnet[-2 if subnet.version == 4 else -1]
-    first, last, gateway = _address(start) or lowest, _address(end) or highest, _address(gateway_text) or lowest
-    if first not in subnet or last not in subnet or int(last) < int(first):
+    first, last = _address(start or str(lowest)), _address(end or str(highest))
+    if first is None or last is None or first not in subnet or last not in subnet or int(last) < int(first):
         return None
+    gateway = _address(gateway_text) or lowest
     withheld = (Span(gateway, gateway),) if gateway in Span(first, last) else ()
     return Range(subnet=subnet, first=first, last=last, withheld=withheld, gateway=gateway)
 

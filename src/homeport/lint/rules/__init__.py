@@ -6,12 +6,14 @@ from homeport.lint.findings import Rule
 from homeport.lint.rules import (
     addresses,
     capacity,
+    deprecated,
     keys,
     maps,
     masters,
     metadata,
     names,
     plugins,
+    requests,
     routing,
     selections,
     sharing,
@@ -35,11 +37,13 @@ ALL: tuple[Check, ...] = tuple(
         masters,
         routing,
         workloads,
+        requests,
         capacity,
         maps,
         metadata,
         selections,
         values,
+        deprecated,
     )
     for value in vars(module).values()
     if isinstance(value, Check)

@@ -6,15 +6,29 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+import msgspec
+
 from homeport.ipam import policies
 from homeport.ipam.ranges import Range
+from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
 from homeport.lint.manifests import ADDRESSES, Manifests, Network, Workload
 from homeport.lint.nodes import Node, plain
-from homeport.lint.pools import pools
+from homeport.lint.pools import address_of, pools
 from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.rules.wording import called, said
+from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError
+
+
+class Mapped(msgspec.Struct, frozen=True):
+    """An address that a map of `holder` gives to a replica of `owner`: a workload, and the network's name."""
+
+    holder: Network | Workload
+    owner: tuple[str, str]
+    place: Node
+    address: IPAddress
+    scope: str
 
 
 @network_rule("sticky-map", Severity.ERROR)
@@ -72,6 +86,55 @@ def annotated_map(manifests: Manifests) -> Iterator[Found]:
                 whole = [parsed for pool in pools(network) if (parsed := pool.parsed()) is not None]
                 for entry in listed.items if whole else ():
                     yield from _bad_entries(workload, entry, whole, seen)
+
+
+@rule("map-clash", Severity.WARNING)
+def map_clash(manifests: Manifests) -> Iterator[Found]:
+    """Two explicit maps give one address to different replicas.
+
+    Networks of one `network_name` share their addresses, so of two replicas that are mapped to one, the second does
+    not start: it never gets another address (R3). A workload's `homeport.dev/addresses` goes before the network's map.
+    """
+    first: dict[tuple[str, IPAddress], Mapped] = {}
+    for mapped in _mapped(manifests):
+        before = first.setdefault((mapped.scope, mapped.address), mapped)
+        if before.owner != mapped.owner and before.holder is not mapped.holder:
+            yield mapped.holder.found(
+                mapped.place.span,
+                f'{mapped.address} is mapped to "{before.owner[0]}" on network "{before.owner[1]}" already',
+                "expected every address in one map",
+            )
+
+
+def _mapped(manifests: Manifests) -> Iterator[Mapped]:
+    """The addresses of all maps that hold, each with the scope that hands it out."""
+    annotated: set[tuple[str, str]] = set()
+    named = wishes.by_name(manifests.networks)
+    for workload in manifests.workloads:
+        for key, listed in _annotated_maps(workload):
+            found = named.get(key.partition("@")[0], ())
+            network = next((n for n in found if n.namespace is None or workload.namespace in (None, n.namespace)), None)
+            if network is not None and workload.namespace is not None:
+                owner = (f"{workload.namespace}/{workload.name}", network.name)
+                annotated.add(owner)
+                yield from _entries(workload, owner, listed, network)
+    for network in manifests.networks:
+        for key, listed in _maps(network):
+            owner = (key.partition("@")[0], network.name)
+            if owner not in annotated:
+                yield from _entries(network, owner, listed, network)
+
+
+def _entries(holder: Network | Workload, owner: tuple[str, str], listed: Node, network: Network) -> Iterator[Mapped]:
+    for entry in listed.items:
+        for node in entry.items if entry.kind == "array" else (entry,):
+            address = address_of(node)
+            scopes = (
+                p.scope for p in pools(network) if (w := p.parsed()) is not None and address in w and not p.of_node
+            )
+            scope = next(scopes, None)
+            if address is not None and scope is not None:
+                yield Mapped(holder, owner, node, address, scope)
 
 
 def _maps(network: Network) -> Iterator[tuple[str, Node]]:
