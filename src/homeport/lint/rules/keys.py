@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from homeport.cni.documents import shown
-from homeport.lint.catalogue import ANY, KINDS, NETWORK, RETENTION_KEYS, SHARED, Key, Role, inside, nearest
+from homeport.lint.catalogue import KINDS, NETWORK, SHARED, Role, nearest
 from homeport.lint.findings import Edit, Found, Severity, Span
+from homeport.lint.ipam_keys import RETENTION_KEYS
+from homeport.lint.keywords import ANY, Key, inside
 from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, RETENTION, Embedded, Manifests, Network, of_network
 from homeport.lint.nodes import Member, Node, plain
 from homeport.lint.rules.checks import rule
@@ -43,6 +45,7 @@ SELECTION: Mapping[str, Key] = {
 }
 """NPWG multi-network specification v1.3 section 4.1.2: the keys of an entry. Their values are `annotation-syntax`'s."""
 
+_SELECTION = "the network selection"
 _CALLED = {  # by plugin and key: what others call what this one calls otherwise
     ("whereabouts", "subnet"): "range",
     ("whereabouts", "cidr"): "range",
@@ -55,6 +58,10 @@ _CALLED = {  # by plugin and key: what others call what this one calls otherwise
     ("vlan", "vlan"): "vlanId",
     ("vlan", "id"): "vlanId",
     ("host-device", "master"): "device",
+    (_SELECTION, "macRequest"): "mac",
+    (_SELECTION, "macAddress"): "mac",
+    (_SELECTION, "macaddress"): "mac",
+    (_SELECTION, "ipRequest"): "ips",
 }
 
 
@@ -214,9 +221,7 @@ def _places(manifests: Manifests) -> Iterator[Place]:
             elif name in (NETWORKS, DEFAULT_NETWORK):
                 for element in text.root.items:
                     if element.kind == "object":
-                        yield from _with_inner(
-                            Place(text=text, holder=element, name="the network selection", keys=SELECTION)
-                        )
+                        yield from _with_inner(Place(text=text, holder=element, name=_SELECTION, keys=SELECTION))
 
 
 @of_network
@@ -278,7 +283,8 @@ def _unknown(place: Place) -> Iterator[tuple[Member, str | None]]:
     """Keys nobody knows, and the known one each may be meant for. cniVersion has rules of its own."""
     for member in _strange(place):
         if place.keys is not None and not _homes(place, member.name):
-            called = _CALLED.get((place.holder.text("type") or "", member.name))
+            owner = place.name if place.name == _SELECTION else place.holder.text("type") or ""
+            called = _CALLED.get((owner, member.name))
             yield member, called or nearest(member.name, place.keys)
 
 
