@@ -74,7 +74,7 @@ SILENT = {
         '"type":"macvlan"', '"type":"macvlan","capabilities":{"portMappings":true,"bandwidth":true}'
     )
     + asking(
-        f'{{"name":"net","namespace":"ns","interface":"a","ips":["10.1.0.5"],"mac":"{MAC}","cni-args":{{"any":1}},'
+        f'{{"name":"net","namespace":"ns","interface":"a","ips":["10.9.0.5"],"mac":"{MAC}","cni-args":{{"any":1}},'
         '"portMappings":[{"hostPort":1,"containerPort":2,"protocol":"tcp","hostIP":"1.2.3.4"}],'
         '"bandwidth":{"ingressRate":1,"ingressBurst":2,"egressRate":3,"egressBurst":4},"default-route":["10.1.0.1"]}'
     ),

@@ -7,14 +7,14 @@ from ipaddress import IPv4Interface, IPv6Interface
 
 from homeport.lint import wishes
 from homeport.lint.catalogue import KINDS, Role
-from homeport.lint.findings import Edit, Found, Severity, Span
-from homeport.lint.manifests import DEFAULT_NETWORK, NETWORKS, Embedded, Manifests, Network, Workload
+from homeport.lint.findings import Found, Severity, Span
+from homeport.lint.manifests import NETWORKS, Embedded, Manifests, Network, Workload
 from homeport.lint.nodes import Node
 from homeport.lint.rules.checks import rule
 from homeport.lint.wishes import Wish
 
 _OF_ANY_POD = {"lo": "the loopback interface", "eth0": "the cluster's network"}
-_OLD_IFNAME = "interfaceRequest"
+OLD_IFNAME = "interfaceRequest"
 
 
 @rule("interface-reserved", Severity.ERROR)
@@ -84,7 +84,7 @@ def ips_without_prefix(manifests: Manifests) -> Iterator[Found]:
         bare = [ip for ip in wish.selection.ips if not isinstance(ip, IPv4Interface | IPv6Interface)]
         if bare and _static(network) is not None:
             yield workload.found(
-                entry_place(text, wish, "ips"),
+                wishes.place(text, wish, "ips"),
                 f"address {bare[0]} for the IPAM plugin static has no prefix length",
                 f"expected one, such as {bare[0]}/{24 if bare[0].version == 4 else 64}",
             )
@@ -118,36 +118,10 @@ def mac_repeated(manifests: Manifests) -> Iterator[Found]:
     for workload, text, wish, network in _chosen(manifests):
         if wish.selection.mac and wish.replicas > 1:
             yield workload.found(
-                entry_place(text, wish, "mac"),
+                wishes.place(text, wish, "mac"),
                 f'{wish.replicas} replicas ask for MAC address {wish.selection.mac} on network "{network.name}"',
                 "expected one of their own, or none",
             )
-
-
-@rule("deprecated-key", Severity.INFO, fix="writes the present key, unless it is there too")
-def deprecated_key(manifests: Manifests) -> Iterator[Found]:
-    """A network selection uses `interfaceRequest`, the earlier name of `interface`.
-
-    It is still read, but some versions of Multus ignored it (3.2, 3.3), and where `interface` is given too it has no
-    effect.
-    """
-    for workload in manifests.workloads:
-        for key in (NETWORKS, DEFAULT_NETWORK):
-            text = workload.annotations.get(key)
-            for element in text.root.items if text is not None and text.root is not None else ():
-                member = element.member(_OLD_IFNAME)
-                if text is None or member is None:
-                    continue
-                both = element.get("interface") is not None
-                edits: tuple[Edit, ...] = () if both else (text.edit(member.key.span, '"interface"'),)
-                right = '"interface" is there already; remove it' if both else 'its present name is "interface"'
-                yield Found(
-                    file=workload.file,
-                    span=member.key.span,
-                    found=f'key "{_OLD_IFNAME}" is deprecated',
-                    right=right,
-                    edits=edits,
-                )
 
 
 def pods(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, Sequence[Wish]]]:
@@ -196,18 +170,11 @@ def _element(text: Embedded, wish: Wish) -> Node | None:
     return items[wish.entry] if wish.entry < len(items) else None
 
 
-def entry_place(text: Embedded, wish: Wish, key: str) -> Span:
-    """Where an entry gives `key`, else its network's name."""
-    element = _element(text, wish)
-    node = element.get(key) if element is not None else None
-    return node.span if node is not None else wishes.place(text, wish)
-
-
 def _ifname_place(text: Embedded, wish: Wish) -> Span:
     """Where an entry gives its interface's name: in the short form what follows the sign."""
     element = _element(text, wish)
     if element is not None:
-        return entry_place(text, wish, "interface" if element.get("interface") is not None else _OLD_IFNAME)
+        return wishes.place(text, wish, "interface" if element.get("interface") is not None else OLD_IFNAME)
     start = 0
     for number, item in enumerate(text.scalar.text.split(",")):
         if number == wish.entry and "@" in item:

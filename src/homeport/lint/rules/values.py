@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from homeport.cni.documents import shown
+from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
 from homeport.lint.manifests import Manifests, Network
 from homeport.lint.nodes import Node
 from homeport.lint.rules.checks import network_rule, rule
-from homeport.lint.rules.selections import entry_place, pods
+from homeport.lint.rules.selections import pods
 from homeport.model.addresses import parse_mac
 from homeport.model.names import IFNAME_MAX, is_ifname
 
@@ -66,7 +67,7 @@ def mac_address(manifests: Manifests) -> Iterator[Found]:
         for wish in wished:
             mac = wish.selection.mac
             if mac and len(mac) == _ETHERNET and (why := _unfit(mac)) is not None:
-                yield workload.found(entry_place(text, wish, "mac"), f'MAC address "{mac}"{why[0]}', why[1])
+                yield workload.found(wishes.place(text, wish, "mac"), f'MAC address "{mac}"{why[0]}', why[1])
 
 
 @network_rule("sysctl", Severity.ERROR, fix="quotes a number")

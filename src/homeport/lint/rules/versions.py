@@ -98,7 +98,7 @@ def cni_version_unknown(network: Network) -> Iterator[Found]:
     places = [*config.members, *(m for _, m in _inner(network))] if network.is_list else list(config.members)
     for member in places:
         value = member.value
-        if member.name != _KEY or value.kind == "null" or value.value in versions.SUPPORTED_VERSIONS:
+        if member.name != _KEY or value.kind == "null" or value.value in ("", *versions.SUPPORTED_VERSIONS):
             continue
         written = str(value.value).removeprefix("v")
         meant = next((v for v in (written, f"{written}.0") if v in versions.SUPPORTED_VERSIONS), None)
