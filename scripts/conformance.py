@@ -168,6 +168,8 @@ and the roles of `deploy/rbac.yaml`. Rows are run with one interface and IPv4, a
 lab with the other two combinations as well. What pods have is read by `ip -json` in their namespaces, and objects by
 plain GETs.
 
+[`homeport conformance`](verify.md) runs those rows that need no hands on nodes in a cluster of yours.
+
 `make conformance` runs them and prints this table; it fails when a row is red or has no test. This page is what
 `make conformance CONFORMANCE_ARGS="--markdown docs/conformance.md"` wrote.
 

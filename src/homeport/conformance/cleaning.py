@@ -13,7 +13,7 @@ from homeport.conformance.manifests import DEPLOYMENTS, NAMESPACES, PODS, STATEF
 from homeport.conformance.worlds import Records, problem
 from homeport.ipam.identities import Replica
 from homeport.model.errors import CniError, NoSuchObject, TryAgainLater
-from homeport.ports import Clock, Conflict, ObjectChanged, Objects
+from homeport.ports import Clock, ObjectChanged, Objects
 from homeport.stores.kubernetes.resources import IPSLOTS
 from homeport.stores.kubernetes.slots import decode_slot
 
@@ -67,8 +67,8 @@ class Cleaner:
         while True:
             try:
                 found = step()
-            except (TryAgainLater, Conflict) as e:
-                found = problem(e) if isinstance(e, CniError) else "an allocation changed meanwhile"
+            except TryAgainLater as e:
+                found = problem(e)
             except CniError as e:
                 left.append(problem(e))
                 return
@@ -90,7 +90,7 @@ class Cleaner:
     def _free(self) -> str:
         if self._records is None:
             return ""
-        self._records.release(self._namespace)
+        self._records.release(self._namespace, every=True)
         kept = [f"{k.address} ({k.phase}, {k.pod})" for k in self._records.of(self._namespace)]
         return f"allocations of namespace {self._namespace}: {_listed(kept)}" if kept else ""
 

@@ -22,6 +22,8 @@ from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, InvalidNetConf, NoSuchObject
 from homeport.ports import AllocationStore, Clock, ObjectExists, Objects
 
+_ROOM = 64  # addresses of each range: enough for rows to have others than the rows before them
+
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What is tested: the network of a definition, or one made on `master`. `ranges` go before the definition's own."""
@@ -69,7 +71,7 @@ class Run:
         began = self._clock.monotonic()
         records, note = records_of(self._objects, self._store)
         template = self._template(subject)
-        room = templates.room_of(template, self._taken(records))
+        room = templates.room_of(template, self._taken(records), max(_ROOM, 2 * self._settings.replicas))
         namespace = f"{PREFIX}{secrets.token_hex(3)}"
         world = World(
             self._objects,
@@ -78,6 +80,7 @@ class Run:
             room,
             self._settings,
             records=records,
+            is_blind=bool(note),
             clock=self._clock,
             stop=self._stop,
             tell=self._watcher.doing,

@@ -13,7 +13,7 @@ import msgspec
 
 from homeport.conformance import manifests, observing, templates
 from homeport.conformance.manifests import DEFINITIONS, DEPLOYMENTS, PODS, STATEFULSETS, Kind
-from homeport.conformance.observing import Addresses, Seen
+from homeport.conformance.observing import Addresses, Seen, View
 from homeport.conformance.reports import RowFailed
 from homeport.conformance.templates import Room
 from homeport.conformance.worlds import World
@@ -125,8 +125,6 @@ class Site:
         for pod in world.objects.list(PODS, namespace=world.namespace):
             self.delete_pods(pod.name)  # orphans have nobody who would
         world.await_gone()
-        if world.records is not None:
-            world.records.release(world.namespace)
         for network in self._made:
             world.remove(DEFINITIONS, network.name)
         self._require_free()
@@ -135,8 +133,13 @@ class Site:
         world, records = self.world, self.world.records
         if records is None:
             return
+
+        def is_free(_: Sequence[View]) -> bool:
+            records.release(world.namespace)
+            return not records.of(world.namespace)
+
         try:
-            world.wait(lambda _: not records.of(world.namespace), "every address is free")
+            world.wait(is_free, "every address is free")
         except RowFailed as e:
             left = ", ".join(f"{kept.address} ({kept.phase}, {kept.pod})" for kept in records.of(world.namespace))
             raise RowFailed(f"{left or 'nothing'} is left of pods that are gone") from e

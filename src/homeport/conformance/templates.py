@@ -23,7 +23,6 @@ Room = tuple[tuple[IPAddress, ...], ...]
 
 OWN_MAC = ("macvlan", "bridge")  # whose interfaces have one, which moves with the address (docs/identity.md R9)
 _LOOKED_AT = 8192  # addresses at the end of a range
-_ROOM_MAX = 1024
 _OWN_KEYS = frozenset(
     {"range", "range_start", "range_end", "exclude", "ipRanges", "sticky", "addresses", "node_slice_size"}
     | {"subnet", "rangeStart", "rangeEnd", "ranges"}
@@ -95,10 +94,10 @@ def of_master(master: str, kind: str, ranges: Sequence[str]) -> Template:
     return of_config(documents.write(plugin).decode(), f"{kind}-on-{master}", ranges)
 
 
-def room_of(template: Template, taken: Collection[IPAddress]) -> Room:
-    """The last addresses of each range that nobody has. Ordinals and other pods begin at its first."""
+def room_of(template: Template, taken: Collection[IPAddress], most: int) -> Room:
+    """The last addresses of each range that nobody has, `most` of them. Ordinals and other pods begin at its first."""
     found = [_free_run(range_, taken) for range_ in template.ranges]
-    size = min(len(run) for run in found)
+    size = min(most, *(len(run) for run in found))
     return tuple(run[len(run) - size :] for run in found)
 
 
@@ -157,7 +156,7 @@ def _free_run(range_: Range, taken: Collection[IPAddress]) -> tuple[IPAddress, .
             best = run if len(run) >= len(best) else best
         else:
             run = []
-    return tuple(best[-_ROOM_MAX:])
+    return tuple(best)
 
 
 def _narrowed(template: Template, number: int, addresses: Sequence[IPAddress]) -> dict[str, Any]:

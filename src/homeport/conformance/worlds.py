@@ -24,6 +24,7 @@ from homeport.ports import (
     AllocationStore,
     ApiObject,
     Clock,
+    Conflict,
     Deletion,
     ObjectChanged,
     ObjectExists,
@@ -89,11 +90,17 @@ class Records:
         """Why allocations of it went, oldest first, by the ledger."""
         return [entry.cause for entry in self._store.ledger(address=address) if entry.after is None]
 
-    def release(self, namespace: str) -> None:
-        """What is kept for that namespace's replicas and not in use (docs/identity.md R11)."""
+    def release(self, namespace: str, *, every: bool = False) -> None:
+        """What its deleted workloads were told to keep (docs/identity.md R11), or `every` address it has not in use.
+
+        One that changes meanwhile is left as it is.
+        """
         for kept, stored in self._stored(namespace):
             if kept.phase == "Retained":
-                self._store.delete(wire.decode(stored), cause=f"conformance run {namespace} has ended")
+                allocation = wire.decode(stored)
+                if every or allocation.retention.when_deleted == "Retain":
+                    with suppress(Conflict):
+                        self._store.delete(allocation, cause=f"conformance run {namespace} has ended")
 
     def _stored(self, namespace: str) -> list[tuple[Kept, ApiObject]]:
         found = [(observing.kept_of(stored), stored) for stored in self._objects.list(IPALLOCATIONS)]
@@ -101,7 +108,8 @@ class Records:
 
 
 class World:
-    """What the rows of a run share: `room` is theirs alone, `records` None where the cluster has no allocations.
+    """What the rows of a run share: `room` is theirs alone, `records` None where the cluster has no allocations, or
+    `is_blind` to those it has.
 
     `tell` gets what is waited for; `stop` is set to end the run.
     """
@@ -115,6 +123,7 @@ class World:
         settings: Settings,
         *,
         records: Records | None,
+        is_blind: bool,
         clock: Clock,
         stop: threading.Event,
         tell: Callable[[str], None],
@@ -124,6 +133,7 @@ class World:
         self.template = template
         self.settings = settings
         self.records = records
+        self.is_blind = is_blind
         self.clock = clock
         self.stop = stop
         self.tell = tell
