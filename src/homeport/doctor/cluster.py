@@ -50,20 +50,20 @@ def diagnose(facts: ClusterFacts) -> Report:
 
 def _diagnoses(facts: ClusterFacts) -> Iterator[Diagnosis]:
     pools = facts.networks if isinstance(facts.networks, Unseen) else _pools(facts.networks)
-    now, records = facts.now, facts.allocations
+    now, namespace, records = facts.now, facts.namespace, facts.allocations
     yield from _when(cluster_parts.definitions, facts.definitions)
     yield from _when(cluster_parts.roles, facts.roles)
-    yield from _when(cluster_parts.controller, facts.lease, now)
-    yield from _when(cluster_parts.controllers, facts.pods)
-    yield from _when(cluster_parts.webhooks, facts.webhooks, now)
-    yield from _when(cluster_parts.ledger, facts.ledger, records, now)
+    yield from _when(cluster_parts.controller, facts.lease, namespace, now)
+    yield from _when(cluster_parts.controllers, facts.pods, namespace)
+    yield from _when(cluster_parts.webhooks, facts.webhooks, namespace, now)
+    yield from _when(cluster_parts.ledger, facts.ledger, records, namespace, now)
     yield from cluster_networks.unreadable(facts.unreadable)
     yield from cluster_networks.mistakes(facts.manifests)
-    yield from _when(cluster_addresses.holders, records, facts.pods, facts.nodes, now)
+    yield from _when(cluster_addresses.holders, records, facts.pods, facts.nodes, namespace, now)
     yield from _when(cluster_addresses.unserved, records, facts.pods, pools, facts.foreign, now)
     yield from _when(cluster_addresses.quarantined, records)
     yield from _when(cluster_addresses.ranges, records, pools)
-    yield from _when(cluster_addresses.slots, facts.slots, records, now)
+    yield from _when(cluster_addresses.slots, facts.slots, records, namespace, now)
     yield from _when(cluster_addresses.whereabouts, facts.foreign, records)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from homeport.doctor.cluster_facts import SeenPod, SeenSlot
+from homeport.doctor.cluster_wording import controller_logs, first_of
 from homeport.doctor.findings import Diagnosis, Severity, Sure
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import PodOwner, Replica
@@ -28,12 +29,15 @@ from homeport.stores.kubernetes.wire import Record
 
 SETTLED = timedelta(minutes=3)  # after which nothing of a pod's start or end should be under way
 _OLD_SLOT = timedelta(hours=1)
-_TOLD = 5  # names of one finding; the others are counted
 _NEARLY = 0.9
 
 
 def holders(
-    records: Sequence[Record], pods: Sequence[SeenPod], nodes: Mapping[str, NodeState], now: datetime
+    records: Sequence[Record],
+    pods: Sequence[SeenPod],
+    nodes: Mapping[str, NodeState],
+    namespace: str,
+    now: datetime,
 ) -> Iterator[Diagnosis]:
     """Every Bound address is of a pod that is there and runs; those of one node are told together."""
     known = {seen.pod.ref: seen.pod for seen in pods}
@@ -65,7 +69,7 @@ def holders(
         else:
             expected = "retained or freed by the controller"
             why = "the node is gone or out of service, which is proof enough; the controller does not act on it"
-            run = ("kubectl -n kube-system logs deployment/homeport-controller",)
+            run = (controller_logs(namespace),)
         yield Diagnosis(
             id="holder-gone",
             severity=Severity.WARNING,
@@ -172,7 +176,7 @@ def _filling(pooled: PoolRange, networks: Sequence[str], taken: Sequence[Allocat
         id="range-full" if free <= 0 else "range-nearly-full",
         severity=Severity.WARNING if free <= 0 else Severity.INFO,
         sure=Sure.CERTAIN,
-        place=f"range {pooled.range.span} of {', '.join(networks[:_TOLD])}",
+        place=f"range {pooled.range.span} of {first_of(networks)}",
         found=f"{max(free, 0)} of {usable} addresses free: {counted}",
         expected="room for the next pod, and for a rolling update",
         why="the next pod without an address of its own stays in ContainerCreating"
@@ -182,7 +186,7 @@ def _filling(pooled: PoolRange, networks: Sequence[str], taken: Sequence[Allocat
     )
 
 
-def slots(found: Sequence[SeenSlot], records: Sequence[Record], now: datetime) -> Iterator[Diagnosis]:
+def slots(found: Sequence[SeenSlot], records: Sequence[Record], namespace: str, now: datetime) -> Iterator[Diagnosis]:
     """Each IPSlot is of some use, and each replica's address is in one."""
     placed = {(r.allocation.scope, r.allocation.address): r.allocation.slot for r in records}
     idle = [
@@ -198,10 +202,10 @@ def slots(found: Sequence[SeenSlot], records: Sequence[Record], now: datetime) -
             severity=Severity.INFO,
             sure=Sure.POSSIBLE,
             place="ipslots",
-            found=f"{_cut(idle)}: none of their places is theirs",
+            found=f"{first_of(idle)}: none of their places is theirs",
             expected="cleared away ten minutes after the last address went",
             why="they cost nothing but room; many of them tell that no controller works",
-            run=("kubectl -n kube-system logs deployment/homeport-controller",),
+            run=(controller_logs(namespace),),
         )
     noted = {(seen.slot, place) for seen in found for place in seen.places}
     lost = [
@@ -220,7 +224,7 @@ def slots(found: Sequence[SeenSlot], records: Sequence[Record], now: datetime) -
             found=f"{_listed(lost)}: of replicas whose IPSlot does not name them",
             expected="written by the controller within its next look at everything",
             why="a replica that starts finds its addresses by its IPSlot, and would take a second one",
-            run=("kubectl -n kube-system logs deployment/homeport-controller",),
+            run=(controller_logs(namespace),),
         )
 
 
@@ -288,14 +292,8 @@ def _name(allocation: Allocation) -> str:
 
 
 def _listed(allocations: Iterable[Allocation]) -> str:
-    return _cut([f"{a.address} ({a.slot.owner})" for a in allocations])
+    return first_of([f"{a.address} ({a.slot.owner})" for a in allocations])
 
 
 def _named(refs: Iterable[PodRef]) -> str:
-    return _cut([str(ref) for ref in refs])
-
-
-def _cut(words: Sequence[str]) -> str:
-    """The first few, and how many there are besides."""
-    more = f" and {len(words) - _TOLD} more" if len(words) > _TOLD else ""
-    return ", ".join(words[:_TOLD]) + more
+    return first_of([str(ref) for ref in refs])

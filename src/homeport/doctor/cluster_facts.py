@@ -104,6 +104,7 @@ class ClusterFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     place: str
+    namespace: str  # of the controllers
     now: datetime
     definitions: Seen[dict[str, Definition | None]]
     roles: Seen[dict[str, frozenset[Grant] | None]]

@@ -55,6 +55,7 @@ class Gatherer:
         nodes = self._all(NODES, lambda stored: decoding.decode_node(stored.body))
         return ClusterFacts(
             place=place,
+            namespace=self._namespace,
             now=now,
             definitions=_looked(self._definitions),
             roles=_looked(self._roles),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from homeport.doctor.cluster_facts import Unreadable
+from homeport.doctor.cluster_wording import first_of
 from homeport.doctor.findings import Diagnosis, Severity, Sure
 from homeport.lint import checking
 from homeport.lint.findings import Severity as LintSeverity
@@ -15,18 +16,20 @@ from homeport.ports import ApiObject
 def mistakes(manifests: Sequence[ApiObject]) -> Iterator[Diagnosis]:
     """What lint says of networks and StatefulSets, counted: `homeport lint --cluster` tells each."""
     texts = {f"{n}.json": stored.body.decode(errors="replace") for n, stored in enumerate(manifests)}
+    named = {f"{n}.json": f"{stored.namespace}/{stored.name}" for n, stored in enumerate(manifests)}
     found = [f for f in checking.check(texts).findings if f.severity is not LintSeverity.INFO]
-    errors = [f for f in found if f.severity is LintSeverity.ERROR]
+    errors = sum(f.severity is LintSeverity.ERROR for f in found)
     if not found:
         return
     counted = Counter(f.rule for f in found)
+    places = sorted({named[f.file] for f in found})
     yield Diagnosis(
         id="networks-broken" if errors else "networks-doubtful",
         severity=Severity.ERROR if errors else Severity.WARNING,
         sure=Sure.CERTAIN,
-        place=f"{len({f.file for f in found})} network-attachment-definitions and statefulsets",
-        found=f"{len(errors)} errors and {len(found) - len(errors)} warnings: "
-        + ", ".join(f"{count} {rule}" for rule, count in counted.most_common(5)),
+        place=first_of(places),
+        found=f"{errors} errors, {len(found) - errors} warnings: "
+        + ", ".join(f"{rule} {count} times" if count > 1 else rule for rule, count in counted.most_common(5)),
         expected="nothing for lint to say",
         why="pods of a network with an error do not start, and one with a warning works otherwise than it reads",
         run=("homeport lint --cluster",),

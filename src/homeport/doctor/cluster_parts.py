@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from homeport.doctor.cluster_facts import Chunk, Definition, Grant, Lease, SeenPod, Webhook
+from homeport.doctor.cluster_wording import controller_logs, long
 from homeport.doctor.findings import Diagnosis, Severity, Sure
 from homeport.stores.kubernetes.resources import GROUP, VERSION
 from homeport.stores.kubernetes.wire import Record
@@ -18,8 +19,13 @@ _SOON = timedelta(days=2)
 _LAG = timedelta(minutes=1)  # that the ledger, or a lease, may be behind
 _APPLY_DEFINITIONS = "kubectl apply -f deploy/crds/"
 _APPLY_ROLES = "kubectl apply -f deploy/rbac.yaml"
-_LOOK_AT_CONTROLLER = "kubectl -n kube-system get pods -l app.kubernetes.io/name=homeport-controller"
 _CONTROLLER = "homeport-controller"
+
+_WITHOUT = {
+    "ipranges": "nodes look for free addresses in lists, which costs the API server much",
+    "ipledgers": "nobody can tell who had an address at some time",
+}
+_NO_INTERFACE = "no pod gets an interface of a secondary network: the API server does not know the objects"
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "ipallocations": (
@@ -58,6 +64,7 @@ NEEDED: Mapping[str, frozenset[Grant]] = {
     "homeport-controller": _grants("", ("pods", "nodes"), _READ)
     | _grants("apps", ("statefulsets",), _READ)
     | _grants("apps", ("deployments",), ("get",))
+    | _grants("admissionregistration.k8s.io", ("validatingwebhookconfigurations",), ("create",))
     | _grants("k8s.cni.cncf.io", ("network-attachment-definitions",), _READ)
     | _grants(GROUP, ("ipallocations", "ipslots", "ipranges", "ipledgers"), _CHANGE)
     | _grants("", ("events",), ("create", "patch"))
@@ -79,7 +86,7 @@ def definitions(found: Mapping[str, Definition | None]) -> Iterator[Diagnosis]:
                 place=place,
                 found="not there",
                 expected="installed",
-                why="no pod gets an interface of a secondary network: the API server does not know the objects",
+                why=_WITHOUT.get(name.partition(".")[0], _NO_INTERFACE),
                 run=(_APPLY_DEFINITIONS,),
             )
         elif not known.is_established or version not in known.served:
@@ -139,31 +146,32 @@ def _is_in(wanted: Grant, given: frozenset[Grant]) -> bool:
     )
 
 
-def controller(lease: Lease | None, now: datetime) -> Iterator[Diagnosis]:
+def controller(lease: Lease | None, namespace: str, now: datetime) -> Iterator[Diagnosis]:
     """Somebody leads. Judged by this machine's clock against that of the leader, hence never for certain."""
     why = "addresses of dead nodes are not freed, retention and maps are not applied, the ledger is not written"
-    run = (_LOOK_AT_CONTROLLER, "kubectl -n kube-system describe lease homeport-controller")
+    place = f"lease {namespace}/{_CONTROLLER}"
+    run = (_pods(namespace), f"kubectl -n {namespace} describe lease {_CONTROLLER}")
     if lease is None:
         yield Diagnosis(
             id="controller-missing",
             severity=Severity.ERROR,
             sure=Sure.LIKELY,
-            place="lease homeport-controller",
+            place=place,
             found="not there: no controller has ever led in this namespace",
             expected="a lease that is renewed",
             why=why,
-            run=("kubectl apply -f deploy/controller.yaml", _LOOK_AT_CONTROLLER),
+            run=("kubectl apply -f deploy/controller.yaml", _pods(namespace)),
         )
         return
     age = now - lease.renewed if lease.renewed is not None else None
     patience = max(4 * timedelta(seconds=lease.duration_seconds), _LAG)
     if age is None or age > patience or not lease.holder:
-        renewed = "never renewed" if age is None else f"renewed {_ago(age)} ago"
+        renewed = "never renewed" if age is None else f"renewed {long(age)} ago"
         yield Diagnosis(
             id="controller-silent",
             severity=Severity.ERROR,
             sure=Sure.LIKELY,
-            place="lease homeport-controller",
+            place=place,
             found=f"held by {lease.holder or 'nobody'}, {renewed}",
             expected=f"renewed within {lease.duration_seconds} s",
             why=why,
@@ -174,15 +182,15 @@ def controller(lease: Lease | None, now: datetime) -> Iterator[Diagnosis]:
             id="clocks-differ",
             severity=Severity.WARNING,
             sure=Sure.LIKELY,
-            place="lease homeport-controller",
-            found=f"renewed {_ago(-age)} in the future, by this machine's clock",
+            place=place,
+            found=f"renewed {long(-age)} in the future, by this machine's clock",
             expected="clocks that agree",
             why="retention is counted by the controller's clock, and so is every time in the ledger",
             run=("timedatectl status",),
         )
 
 
-def controllers(pods: Sequence[SeenPod]) -> Iterator[Diagnosis]:
+def controllers(pods: Sequence[SeenPod], namespace: str) -> Iterator[Diagnosis]:
     """Those that run are of one image."""
     images = sorted({image for seen in pods if seen.app == _CONTROLLER and seen.is_running for image in seen.images})
     if len(images) > 1:
@@ -190,34 +198,34 @@ def controllers(pods: Sequence[SeenPod]) -> Iterator[Diagnosis]:
             id="controllers-differ",
             severity=Severity.WARNING,
             sure=Sure.POSSIBLE,
-            place="deployment homeport-controller",
+            place=f"deployment {namespace}/{_CONTROLLER}",
             found=f"running from {' and '.join(images)}",
             expected="one image, but while it is being rolled out",
             why="which one leads is by chance, and with it what is done",
-            run=("kubectl -n kube-system rollout status deployment/homeport-controller",),
+            run=(f"kubectl -n {namespace} rollout status deployment/{_CONTROLLER}",),
         )
 
 
-def ledger(last: Chunk | None, allocations: Sequence[Record], now: datetime) -> Iterator[Diagnosis]:
+def ledger(last: Chunk | None, allocations: Sequence[Record], namespace: str, now: datetime) -> Iterator[Diagnosis]:
     """The youngest change that an allocation carries is written down, once it is a minute old."""
     changes = [r.changed for r in allocations if r.changed is not None and now - r.changed > _LAG]
     newest = max(changes, default=None)
     if newest is None or (last is not None and newest - last.end <= _LAG):
         return
-    behind = "nothing is written down" if last is None else f"{last.name} ends {_ago(newest - last.end)} earlier"
+    behind = "nothing is written down" if last is None else f"{last.name} ends {long(newest - last.end)} earlier"
     yield Diagnosis(
         id="ledger-behind",
         severity=Severity.WARNING,
         sure=Sure.LIKELY,
         place="ipledgers",
-        found=f"an allocation changed {_ago(now - newest)} ago; {behind}",
+        found=f"an allocation changed {long(now - newest)} ago; {behind}",
         expected="every change within seconds",
         why="`homeport who --at` does not know it, and what the API server forgets meanwhile is lost",
-        run=(_LOOK_AT_CONTROLLER, "kubectl -n kube-system logs deployment/homeport-controller"),
+        run=(_pods(namespace), controller_logs(namespace)),
     )
 
 
-def webhooks(found: Sequence[Webhook], now: datetime) -> Iterator[Diagnosis]:
+def webhooks(found: Sequence[Webhook], namespace: str, now: datetime) -> Iterator[Diagnosis]:
     """What is registered can be verified, and blocks nobody. That nothing is registered is a choice."""
     for webhook in found:
         place = f"validatingwebhookconfiguration homeport, webhook {webhook.name}"
@@ -232,17 +240,17 @@ def webhooks(found: Sequence[Webhook], now: datetime) -> Iterator[Diagnosis]:
                 why="while no controller answers, nothing that it is to look at can be created or changed",
                 run=("kubectl get validatingwebhookconfiguration homeport -o yaml",),
             )
-        yield from _certificates(webhook, place, now)
+        yield from _certificates(webhook, place, namespace, now)
 
 
-def _certificates(webhook: Webhook, place: str, now: datetime) -> Iterator[Diagnosis]:
+def _certificates(webhook: Webhook, place: str, namespace: str, now: datetime) -> Iterator[Diagnosis]:
     last = max(webhook.authorities or (), default=None)
     if last is None:
         told = "a caBundle without a certificate" if webhook.authorities == () else "a caBundle that is no certificate"
     elif last <= now:
-        told = f"a caBundle that ended {_ago(now - last)} ago"
+        told = f"a caBundle that ended {long(now - last)} ago"
     elif last - now < _SOON:
-        told = f"a caBundle that ends in {_ago(last - now)}"
+        told = f"a caBundle that ends in {long(last - now)}"
     else:
         return
     is_over = last is None or last <= now
@@ -254,14 +262,9 @@ def _certificates(webhook: Webhook, place: str, now: datetime) -> Iterator[Diagn
         found=told,
         expected="a certificate that the controllers' own is signed by",
         why="the API server trusts no answer, so that mistakes are let through unseen",
-        run=(_LOOK_AT_CONTROLLER, "kubectl -n kube-system logs deployment/homeport-controller"),
+        run=(_pods(namespace), controller_logs(namespace)),
     )
 
 
-def _ago(span: timedelta) -> str:
-    """To a person: 45 s, 12 min, 3 h, 5 d."""
-    seconds = int(span.total_seconds())
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"
+def _pods(namespace: str) -> str:
+    return f"kubectl -n {namespace} get pods -l app.kubernetes.io/name={_CONTROLLER}"
