@@ -60,6 +60,15 @@ FIRING = [
     ("pod-master", on("ipvlan", '"net2"', INNER) + workload("«net")),
     ("pod-master", MACVLAN + on("ipvlan", '"a0"', INNER, ipam=OTHER) + workload("«net,a@a0")),
     (
+        "bandwidth-without-veth",
+        listed(plugin("macvlan", V4), '{"type":"bandwidth",«"ingressRate":1000,"ingressBurst":9}'),
+    ),
+    (
+        "bandwidth-without-veth",
+        listed(plugin("ipvlan", V4), '{"type":"bandwidth","capabilities":{"bandwidth":true}}')
+        + workload('\'[{"name":"net","bandwidth":«{"ingressRate":1000,"ingressBurst":9}}]\''),
+    ),
+    (
         "pod-master-mtu",
         on("macvlan", '"eth1"', '"mtu":1500', name="a")
         + on("vlan", '"net1"', '"vlanId":5,"mtu":9000,' + INNER, ipam=OTHER)
@@ -98,6 +107,9 @@ SILENT = {
     + on("ipvlan", '"net1"', INNER, name="b", ipam=OTHER)
     + on("vlan", '"eth0"', '"vlanId":7,' + INNER, name="c", ipam=V6)
     + workload("a,b,c"),
+    "a master that a network makes which is not here": on("ipvlan", '"net1"', INNER) + workload("elsewhere,net"),
+    "bandwidth of a veth": listed(plugin("bridge", V4), '{"type":"bandwidth","ingressRate":1000,"ingressBurst":9}'),
+    "bandwidth without limits": listed(plugin("macvlan", V4), '{"type":"bandwidth","capabilities":{"bandwidth":true}}'),
     "a VLAN of the same MTU": on("macvlan", '"eth1"', '"mtu":1500', name="a")
     + on("vlan", '"net1"', '"vlanId":5,"mtu":1500,' + INNER, ipam=OTHER)
     + workload("a,net"),
@@ -112,4 +124,4 @@ def test_a_rule_fires_where_the_mistake_stands(rule: str, marked: str) -> None:
 
 @pytest.mark.parametrize("text", SILENT.values(), ids=SILENT.keys())
 def test_what_is_right_is_silent(text: str) -> None:
-    require_silent(text, "definition-twice", "host-network")
+    require_silent(text, "definition-twice", "host-network", "unknown-network")

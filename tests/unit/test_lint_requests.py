@@ -89,6 +89,8 @@ SILENT = {
     "a range that is not right": local('"subnet":"10.1.0.0/24","rangeEnd":"10.1.0.256"') + asking("10.2.0.5"),
     "an address a replica": net(FREE) + asking("10.1.0.{ordinal+5}/24", replicas=3),
     "one replica": net(FREE) + asking("10.1.0.5/24"),
+    "one address for a load balancer's servers": listed(plugin("dummy", FREE)) + asking("10.1.0.5/32", replicas=3),
+    "the same in the network": listed(plugin("dummy", static("10.1.0.5/32"))) + workload(replicas=3, kind="Deployment"),
     "two that ask for two": net(FREE) + asking("10.1.0.5/24") + asking("10.1.0.6/24", name="other"),
     "one address on two links": net(FREE, name="a")
     + net(FREE, master="eth2")

@@ -71,6 +71,11 @@ def wires(network: Network) -> frozenset[str]:
     return known if len(found) == len([w for w in found if w is not None]) else frozenset()
 
 
+def is_of_pod_alone(network: Network) -> bool:
+    """Whether its interfaces reach nobody, so that all pods may have the same address, as that of a load balancer."""
+    return bool(network.plugins) and network.plugins[0].text("type") in ("dummy", "loopback")
+
+
 def is_version_of(one: Network, other: Network) -> bool:
     """Whether two definitions are of one object, as those of two overlays are: never in the cluster together."""
     return one.name == other.name and (one.namespace is None or other.namespace in (None, one.namespace))

@@ -31,17 +31,17 @@ class Wish(msgspec.Struct, frozen=True):
     replicas: int
     ordinal: int | None = None
 
+    @property
+    def ifname(self) -> str:
+        """What the interface is called where no cluster-wide networks come before."""
+        return self.selection.ifname or f"net{self.entry + 1}"
+
 
 class Choice(msgspec.Struct, frozen=True):
     """A wish of one pod and the definition it selects."""
 
     wish: Wish
     network: Network
-
-    @property
-    def ifname(self) -> str:
-        """What the interface is called where no cluster-wide networks come before."""
-        return self.wish.selection.ifname or f"net{self.wish.entry + 1}"
 
 
 class Ask(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from homeport.ipam.ranges import Range, Span, free_spans, merge_spans
 from homeport.ipam.rooms import NO_SURGE, surge_of
 from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
+from homeport.lint.links import is_of_pod_alone
 from homeport.lint.manifests import NETWORKS, Manifests, Network
 from homeport.lint.nodes import Node, plain
 from homeport.lint.pools import Pool, pools
@@ -113,7 +114,7 @@ def one_address_for_update(manifests: Manifests) -> Iterator[Found]:
             network = wishes.chosen(workload, wish, named)
             if text is None or network is None or wish.replicas != 1:
                 continue
-            only = bool(wish.selection.ips) or any(_static_addresses(network))
+            only = (bool(wish.selection.ips) and not is_of_pod_alone(network)) or any(_static_addresses(network))
             surge = _surge(Ask(workload, network, wish.replicas, only))
             if only and surge:
                 yield workload.found(
@@ -227,7 +228,8 @@ def _who(store: Store) -> str:
 
 
 def _static_addresses(network: Network) -> Iterator[Node]:
-    for plugin in network.plugins:
+    """The lists of addresses that one pod can have."""
+    for plugin in network.plugins if not is_of_pod_alone(network) else ():
         ipam = plugin.get("ipam")
         addresses = ipam.get("addresses") if ipam is not None and ipam.text("type") == "static" else None
         if addresses is not None and addresses.items:

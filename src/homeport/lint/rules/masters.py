@@ -9,12 +9,15 @@ from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
 from homeport.lint.links import Standing, conflict, is_version_of, standings
 from homeport.lint.manifests import Manifests, Network
+from homeport.lint.nodes import Node
 from homeport.lint.pools import families, subnets
 from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.wishes import Choice
 
 _IPV6_LEAST = 1280  # RFC 8200 section 5; below it the kernel takes IPv6 from the interface
 _ONE_OF = ("bridge", "dummy", "ipvlan", "macvlan", "ptp", "tuning", "vlan")  # an mtu of theirs is the pod's interface's
+_NO_VETH = ("ipvlan", "macvlan", "vlan")
+_RATES = ("ingressRate", "egressRate")
 _BOUNDED = ("macvlan", "vlan")  # refuse an mtu above their master's
 
 
@@ -134,8 +137,9 @@ def pod_master(manifests: Manifests) -> Iterator[Found]:
     that interface name. eth0 is the cluster's own.
     """
     for workload, text, chosen in wishes.together(manifests):
-        made = {"eth0", "lo"}
         for choice in chosen:
+            entry = choice.wish.entry
+            made = {"eth0", "lo", *(wish.ifname for wish in wishes.of(workload) if wish.entry < entry)}
             lost = [s for s in standings(choice.network) if s.inside and s.parent and s.parent not in made]
             if lost:
                 yield workload.found(
@@ -143,7 +147,32 @@ def pod_master(manifests: Manifests) -> Iterator[Found]:
                     f'network "{choice.network.name}" stands on {shown(lost[0].parent)} inside the pod',
                     f"expected a network before it with that interface name; before it are {', '.join(sorted(made))}",
                 )
-            made.add(choice.ifname)
+
+
+@rule("bandwidth-without-veth", Severity.ERROR)
+def bandwidth_without_veth(manifests: Manifests) -> Iterator[Found]:
+    """The plugin bandwidth is to limit an interface that is no veth pair.
+
+    It sets its limits on the node's end of the pair. ipvlan, macvlan and vlan interfaces have none, and pods do not
+    start.
+    """
+    for network in manifests.networks:
+        shaper = _shaper(network)
+        rate = next((m.key for m in shaper.members if m.name in _RATES and m.value.value), None) if shaper else None
+        if rate is not None:
+            yield network.found(
+                rate.span,
+                f"{shown(rate.value)} for an interface of {shown(network.plugins[0].text('type'))}, which is no veth",
+                "expected bridge or ptp, or no limits",
+            )
+    for workload, text, chosen in wishes.together(manifests):
+        for choice in chosen:
+            if choice.wish.selection.bandwidth is not None and _shaper(choice.network) is not None:
+                yield workload.found(
+                    wishes.place(text, choice.wish, "bandwidth"),
+                    f'a limit for network "{choice.network.name}", whose interface is no veth',
+                    "expected no limits, or a network of type bridge or ptp",
+                )
 
 
 @rule("pod-master-mtu", Severity.ERROR)
@@ -164,7 +193,14 @@ def pod_master_mtu(manifests: Manifests) -> Iterator[Found]:
                         f"expected {most} at most",
                     )
                 if mtu is not None:
-                    known[choice.ifname] = mtu
+                    known[choice.wish.ifname] = mtu
+
+
+def _shaper(network: Network) -> Node | None:
+    """The plugin bandwidth of a network whose interface it cannot limit."""
+    if not network.plugins or network.plugins[0].text("type") not in _NO_VETH:
+        return None
+    return next((plugin for plugin in network.plugins if plugin.text("type") == "bandwidth"), None)
 
 
 def _all(manifests: Manifests) -> Iterator[tuple[Network, Standing]]:

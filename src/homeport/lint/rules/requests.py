@@ -9,7 +9,7 @@ import msgspec
 from homeport.ipam.ranges import Range, Span, free_spans
 from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
-from homeport.lint.links import is_version_of, wires
+from homeport.lint.links import is_of_pod_alone, is_version_of, wires
 from homeport.lint.manifests import NETWORKS, Embedded, Manifests, Network, Workload
 from homeport.lint.pools import pools, statics
 from homeport.lint.rules.checks import rule
@@ -119,7 +119,7 @@ def _asked(manifests: Manifests) -> Iterator[Asked]:
         found: dict[tuple[int, int, IPAddress], Asked] = {}
         for wish in wishes.of(workload) if text is not None else ():
             network = wishes.chosen(workload, wish, named) if wish.selection.ips else None
-            if text is None or network is None or _ipam_of(network) not in _IPAM:
+            if text is None or network is None or _ipam_of(network) not in _IPAM or is_of_pod_alone(network):
                 continue
             for ip in wish.selection.ips:
                 address = getattr(ip, "ip", ip)
