@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -16,7 +17,8 @@ from tests.lint_manifests import (
     workload,
 )
 
-from homeport.lint.checking import check
+from homeport.lint import manifests
+from homeport.lint.checking import check, found_in
 
 LEFT, RIGHT = '"range":"10.1.0.0/24","range_end":"10.1.0.99"', '"range":"10.1.0.0/24","range_start":"10.1.0.100"'
 
@@ -125,12 +127,17 @@ def test_definitions_in_two_files_are_two_overlays() -> None:
 
 
 def test_a_thousand_networks_of_one_link_are_looked_at_in_no_time() -> None:
-    nested = {
-        f"{n}.yaml": pool(f'"range":"10.1.{n % 250}.0/16","network_name":"n{n}"', name=f"n{n}") for n in range(300)
-    }
-    apart = {f"x{n}.yaml": pool(f'"range":"10.2.{n % 250}.{n // 250}/32"', name=f"x{n}") for n in range(700)}
-    texts = {**nested, **apart}
+    def network(name: str, range_: str, scope: str) -> dict[str, object]:
+        ipam = {"type": "whereabouts", "range": range_, "network_name": scope}
+        config = {"cniVersion": "1.0.0", "type": "macvlan", "master": "eth1", "ipam": ipam}
+        metadata = {"name": name, "namespace": "ns"}
+        return {"kind": "NetworkAttachmentDefinition", "metadata": metadata, "spec": {"config": json.dumps(config)}}
+
+    nested = [network(f"n{n}", f"10.1.{n}.0-10.1.255.254/16", f"n{n}") for n in range(1, 201)]
+    apart = [network(f"x{n}", f"10.2.{n % 250}.{n // 250}/32", "") for n in range(800)]
+    read = manifests.read({"a.json": json.dumps({"kind": "List", "items": nested + apart})})
+    assert len(read.networks) == 1000
     started = time.monotonic()
-    found = [f for f in check(texts).findings if f.rule == "overlapping-ranges"]
-    assert len(found) == 299
-    assert time.monotonic() - started < 60
+    found = [found for rule, found in found_in(read) if rule.id == "overlapping-ranges"]
+    assert len(found) == 199
+    assert time.monotonic() - started < 10
