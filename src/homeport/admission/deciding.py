@@ -52,9 +52,9 @@ NOTHING = Context()
 
 def judge(new: Subject, old: Subject | None, context: Context) -> tuple[Said, ...]:
     """The errors and warnings that making `old` into `new` brings, and the errors that `new` keeps, marked `before`."""
-    present = [*_said(new, new, context)]
-    if not present:
-        return ()
+    present = tuple(_said(new, new, context))
+    if not present or (old is None and all(said.file == new.file for said in present)):
+        return present  # what is new has brought all there is to say of it
     baseline: dict[tuple[str, str, str], list[Said]] = {}
     for said in _said(old, new, context):
         baseline.setdefault(said.key, []).append(said)
