@@ -135,9 +135,8 @@ def _shared(name: str, uses: list[Use], wanted: Wanted) -> Iterator[Diagnosis]:
 
 
 def settings(kernel: KernelFacts, uses: tuple[Use, ...]) -> Iterator[Diagnosis]:
-    """What the kernel was told about forwarding, filtering and ARP goes with the networks."""
-    bridged = [use for use in uses if use.plugin == "bridge"]
-    gateways = [use for use in bridged if use.is_gateway]
+    """What the kernel was told about forwarding and ARP goes with the networks."""
+    gateways = [use for use in uses if use.plugin == "bridge" and use.is_gateway]
     if gateways and kernel.sysctls.get("net/ipv4/ip_forward") == "0":
         yield Diagnosis(
             id="forwarding-off",
@@ -148,17 +147,6 @@ def settings(kernel: KernelFacts, uses: tuple[Use, ...]) -> Iterator[Diagnosis]:
             expected=f"1, as the bridge of network {gateways[0].network} is a gateway",
             why="pods reach one another and nobody beyond; the plugin turns it on, so somebody turned it off again",
             run=("sysctl net.ipv4.ip_forward=1", "grep -r ip_forward /etc/sysctl.*"),
-        )
-    if bridged and kernel.sysctls.get("net/bridge/bridge-nf-call-iptables") == "1":
-        yield Diagnosis(
-            id="bridge-filtered",
-            severity=Severity.INFO,
-            sure=Sure.POSSIBLE,
-            place="sysctl net.bridge.bridge-nf-call-iptables",
-            found="1",
-            expected=f"rules that let the bridge of network {bridged[0].network} pass",
-            why="frames between its pods go through the node's FORWARD chain, and a policy DROP there cuts them off",
-            run=("iptables -S FORWARD", "nft list ruleset"),
         )
     yield from _arp_flux(kernel, {use.master or kernel.uplink for use in uses if use.master is not None})
 

@@ -19,7 +19,7 @@ from homeport.plugins.masters import default_route_link
 from homeport.plugins.registry import LINK_KINDS
 from homeport.runtime.caching import CachedAttachment, ResultCache
 
-SETTINGS = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/ipv4/conf/all/rp_filter")
+SETTINGS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/arp_ignore")
 
 
 def gather(host: Kernel, plugins: Collection[str]) -> KernelFacts:
@@ -32,7 +32,7 @@ def gather(host: Kernel, plugins: Collection[str]) -> KernelFacts:
     return KernelFacts(
         links=tuple(HostLink(link=link, addresses=_addresses(host, link.name)) for link in links),
         kinds={kind: host.supports_kind(kind) for kind in kinds},
-        sysctls={key: host.read_sysctl(key) for key in (*SETTINGS, "net/ipv4/conf/all/arp_ignore", *arp)},
+        sysctls={key: host.read_sysctl(key) for key in (*SETTINGS, *arp)},
         uplink=uplink,
     )
 

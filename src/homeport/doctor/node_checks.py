@@ -58,7 +58,6 @@ _WARNINGS = {
 _NOTES = {
     "shim-version": "the shim is of another version than is installed",
     "journal-unfinished": "a writer of the journal was killed",
-    "bridge-filtered": "frames of a bridge go through the node's filter",
     "arp-flux": "two links in one subnet answer ARP for one another",
 }
 
