@@ -111,6 +111,9 @@ WHEREABOUTS: Mapping[str, Key] = {
     "etcd_key_file": text("Of Whereabouts before 0.7."),
     "etcd_cert_file": text("Of Whereabouts before 0.7."),
     "etcd_ca_cert_file": text("Of Whereabouts before 0.7."),
+    "exclude_gateway": flag("Whether Whereabouts keeps the gateway free. Homeport always does."),
+    "optimistic_ipam": flag("Whether Whereabouts does without its election. Homeport has none."),
+    "store": text("A file of allocations on the node, for Homeport without a cluster."),
     "sticky": _STICKY,
 }
 
