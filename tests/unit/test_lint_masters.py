@@ -49,6 +49,9 @@ FIRING = [
     ("pod-master-conflict", on("vlan", '"eth1"', '"vlanId":5') + workload("net@a,«net@b")),
     ("pod-master-conflict", device("a") + device("b") + workload("a,«b")),
     ("pod-master-conflict", MACVLAN + on("ipvlan", '"eth1"', name="b2", ipam=OTHER) + workload("a,«b{ordinal+2}")),
+    ("one-pod-a-node", on("vlan", '"eth1"', '"vlanId":5') + workload("«net", replicas=2)),
+    ("one-pod-a-node", on("macvlan", '"eth1"', '"mode":"passthru"') + workload("«net", replicas=2, kind="Deployment")),
+    ("one-pod-a-node", device("net") + workload("«net", replicas=2, pod="{nodeName: n1}")),
     ("mtu-below-ipv6", on("macvlan", '"eth1"', '"mtu":«1279', ipam=V6)),
     ("mtu-below-ipv6", on("macvlan", '"eth1"', '"mtu":«1000', ipam=static("10.1.0.5/24", "fd00::5/64"))),
     ("mtu-below-ipv6", listed(plugin("ipvlan", V6), '{"type":"tuning","mtu":«1000}')),
@@ -90,6 +93,11 @@ SILENT = {
     "two VLANs": on("vlan", '"eth1"', '"vlanId":5', name="a")
     + on("vlan", '"eth1"', '"vlanId":6', name="b", ipam=OTHER)
     + workload("a,b"),
+    "one pod of a VLAN": on("vlan", '"eth1"', '"vlanId":5') + workload(),
+    "a pod of a VLAN on every node": on("vlan", '"eth1"', '"vlanId":5') + workload(kind="DaemonSet"),
+    "pods of a VLAN that are kept apart": on("vlan", '"eth1"', '"vlanId":5')
+    + workload(replicas=3, pod="{affinity: {podAntiAffinity: {}}}"),
+    "many pods of macvlan": MACVLAN + workload("a", replicas=3),
     "a network twice": MACVLAN + workload("a,a"),
     "a pod of the node's network": MACVLAN
     + on("macvlan", '"eth1"', '"mode":"passthru"', name="p", ipam=OTHER).replace('"eth1"', '"eth2"')

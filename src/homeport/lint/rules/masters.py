@@ -8,7 +8,7 @@ from homeport.cni.documents import shown
 from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
 from homeport.lint.links import Standing, conflict, is_version_of, standings
-from homeport.lint.manifests import Manifests, Network
+from homeport.lint.manifests import Manifests, Network, Workload
 from homeport.lint.nodes import Node
 from homeport.lint.pools import families, subnets
 from homeport.lint.rules.checks import network_rule, rule
@@ -85,6 +85,28 @@ def pod_master_conflict(manifests: Manifests) -> Iterator[Found]:
                             f"{why}; expected networks on different links",
                         )
                 made.append((choice, standing))
+
+
+@rule("one-pod-a-node", Severity.WARNING)
+def one_pod_a_node(manifests: Manifests) -> Iterator[Found]:
+    """Several pods of a workload select a network that one pod of a node can have.
+
+    A link takes each VLAN ID once, and one macvlan in mode passthru; a device is in one pod. Where two of the pods
+    meet on a node, the second does not start. Keep them apart by `podAntiAffinity`, or put a bridge or macvlan on a
+    VLAN interface of the node.
+    """
+    told: set[tuple[int, int]] = set()
+    for workload, text, chosen in wishes.together(manifests):
+        for choice in chosen:
+            several = choice.wish.ordinal is None and choice.wish.replicas > 1 and not _is_spread(workload)
+            why = next((why for s in standings(choice.network) if not s.inside and (why := conflict(s, s))), "")
+            if several and why and (id(workload), choice.wish.entry) not in told:
+                told.add((id(workload), choice.wish.entry))
+                yield workload.found(
+                    wishes.place(text, choice.wish),
+                    f'{choice.wish.replicas} pods on network "{choice.network.name}", of which a node can have one',
+                    f"{why}; expected pods that are kept apart, or a network for several",
+                )
 
 
 @network_rule("mtu-below-ipv6", Severity.ERROR)
@@ -194,6 +216,14 @@ def pod_master_mtu(manifests: Manifests) -> Iterator[Found]:
                     )
                 if mtu is not None:
                     known[choice.wish.ifname] = mtu
+
+
+def _is_spread(workload: Workload) -> bool:
+    """Whether something is said about which nodes its pods run on."""
+    spec = workload.pod.get("spec") if workload.pod is not None else None
+    return spec is not None and (
+        spec.get("affinity", "podAntiAffinity") is not None or spec.get("topologySpreadConstraints") is not None
+    )
 
 
 def _shaper(network: Network) -> Node | None:

@@ -59,8 +59,9 @@ def sbr_without_gateway(network: Network) -> Iterator[Found]:
     if not ipams or any(ipam.text("type") not in ("whereabouts", "static") for ipam in ipams):
         return  # host-local always has one; others are not ours to know
     given = any(pool.gateway is not None for pool in pools(network)) or any(s.gateway for s in statics(network))
-    unknown = not list(pools(network)) and not list(statics(network))
-    if not given and not unknown and not any(route.is_default for route in routes(network)):
+    # A node's own file may give Whereabouts a range and a gateway; static gets at most addresses from elsewhere.
+    elsewhere = any(ipam.text("type") == "whereabouts" for ipam in ipams) and not list(pools(network))
+    if not given and not elsewhere and not any(route.is_default for route in routes(network)):
         yield network.found(
             _type_span(sbr),
             "sbr has no gateway: what has this address reaches its own subnet only",
