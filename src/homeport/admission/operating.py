@@ -17,7 +17,7 @@ from homeport.admission import certificates, rotating
 from homeport.admission.keeping import CertificateSecret, Kept
 from homeport.admission.registering import Registrar, Registration, registered
 from homeport.admission.rotating import Held, Periods, Step
-from homeport.admission.serving import ReviewServer
+from homeport.admission.serving import DRAIN_SECONDS, ReviewServer
 from homeport.admission.settings import AdmissionSettings
 from homeport.model.errors import CniError
 from homeport.ports import Clock, Objects
@@ -67,9 +67,9 @@ class Admission:
         """Raises `IOFailure` when the port is taken."""
         self._server.open()
 
-    def stop(self) -> None:
-        """Takes some seconds, in which it goes on answering."""
-        self._server.close()
+    def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Goes on answering for so long."""
+        self._server.close(drain_seconds)
 
     def unready(self) -> str:
         """Why it answers no reviews; "" when it does."""

@@ -132,17 +132,12 @@ def registered(found: Registration) -> bytes:
         raise DecodeFailure(f"read authorities of {NAME}: found no base64") from e
 
 
-def covers(ours: object, theirs: object) -> bool:
-    """Whether `theirs` says all that `ours` does: lists are alike, and objects may have further keys."""
-    if isinstance(ours, Mapping):
-        if not isinstance(theirs, Mapping):
-            return False
-        return all(key in theirs and covers(value, theirs[key]) for key, value in ours.items())
-    if isinstance(ours, Sequence) and not isinstance(ours, str):
-        if not isinstance(theirs, Sequence) or isinstance(theirs, str) or len(ours) != len(theirs):
-            return False
-        return all(covers(mine, other) for mine, other in zip(ours, theirs, strict=True))
-    return ours == theirs
+def covers(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these are the same webhooks, but for keys that only `theirs` have."""
+    return len(ours) == len(theirs) and all(
+        all(key in other and other[key] == value for key, value in webhook.items())
+        for webhook, other in zip(ours, theirs, strict=True)
+    )
 
 
 def wanted(settings: AdmissionSettings, authorities: bytes, *, every: bool) -> list[_Webhook]:

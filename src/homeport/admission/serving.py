@@ -28,8 +28,10 @@ from homeport.model.errors import IOFailure
 MAX_BYTES = 8 << 20  # two objects, each as large as the API server takes
 _WAITING_BYTES = 64 << 20  # of all requests together
 _KEEP_ALIVE_SECONDS = 120  # longer than the API server keeps an idle connection: it must be the one to close it
-_DRAIN_SECONDS = 3.0  # in which a Service learns that we end
+DRAIN_SECONDS = 3.0  # in which a Service learns that we end
+_START_SECONDS = 10.0
 _END_SECONDS = 2
+_MOST_CONNECTIONS = 4000
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
 
@@ -86,13 +88,14 @@ class ReviewServer:
             self._server.call(lambda: _load(self._context, pair))
         self._served = pair
 
-    def close(self) -> None:
-        """Answers on for some seconds, ends its connections, then itself."""
-        if self._server is not None and self._thread is not None:
+    def close(self, drain_seconds: float = DRAIN_SECONDS) -> None:
+        """Answers on for so long, ends its connections, then itself. Idempotent."""
+        thread, self._thread = self._thread, None
+        if self._server is not None and thread is not None:
             self._ending = True
-            self._thread.join(_DRAIN_SECONDS)  # it does not end by itself
+            thread.join(drain_seconds)  # it does not end by itself
             self._server.end()
-            self._thread.join()
+            thread.join()
         elif self._socket is not None:
             self._socket.close()
         self._queue.close()
@@ -110,6 +113,7 @@ class ReviewServer:
             proxy_headers=False,
             server_header=False,
             date_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_END_SECONDS,
             ssl_context_factory=lambda _config, _default: self._context,
@@ -117,6 +121,7 @@ class ReviewServer:
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="webhook", daemon=True)
         self._thread.start()
+        self._server.wait_running()
 
     async def _answer(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
@@ -168,10 +173,14 @@ class _Server(uvicorn.Server):
         self._running.set()
         await self._ended.wait()
 
+    def wait_running(self) -> None:
+        """Until it listens. Raises `IOFailure` when it does not."""
+        if not self._running.wait(_START_SECONDS):
+            raise IOFailure(f"serve reviews: does not listen after {_START_SECONDS:g} s")
+
     def call(self, act: Callable[[], None]) -> None:
-        """Soon, in the loop's thread, where handshakes are."""
-        self._running.wait()
-        assert self._loop is not None
+        """Soon, in the loop's thread, where handshakes are; it must be running."""
+        assert self._loop is not None, "not running"
         self._loop.call_soon_threadsafe(act)
 
     def end(self) -> None:
