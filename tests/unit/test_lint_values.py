@@ -59,6 +59,7 @@ FIRING = [
     ("sysctl", tuned('"net.core.somaxconn":«500')),
     ("sysctl", tuned('"net.ipv4.conf.all.arp_filter":«true')),
     ("sysctl", tuned('«"kernel.shmmax":"5"')),
+    ("manifest-kind", "apiVersion: «kubernetes.com/v1\nkind: Network\nmetadata: {name: a}\nplugin: bridge\n"),
     ("removed-key", old('«"etcd_host":"10.2.0.1:2379"')),
     ("removed-key", old('«"datastore":"etcd"')),
 ]
@@ -78,6 +79,7 @@ SILENT = {
     "a meta-plugin with delegates": nad('{"cniVersion":"0.4.0","type":"multus","delegates":[{"type":"flannel"}]}'),
     "a VLAN": listed(f'{{"type":"vlan","master":"eth1","vlanId":5,{IPAM}}}'),
     "portmap that is reached": listed('{"type":"bridge","ipam":{"type":"dhcp"}}', '{"type":"portmap"}'),
+    "another Network": "apiVersion: config.openshift.io/v1\nkind: Network\n",
     "no spec at all": HEAD.replace("spec:\n", ""),
     "an empty spec": HEAD.replace("spec:\n", "spec: {}\n"),
     "a spec with something else": HEAD + "  description: about { and }\n",

@@ -19,6 +19,7 @@ from homeport.model.addresses import IPAddress, IPNetwork
 from homeport.model.errors import InvalidNetConf
 
 _KEY = "ipam"
+_FILLED_IN = ("usePodCidr", "usePodCidrIPv6")  # calico writes the node's own range there
 
 
 @network_rule("address-syntax", Severity.ERROR)
@@ -30,7 +31,8 @@ def address_syntax(network: Network) -> Iterator[Found]:
     """
     for pool in pools(network):
         read = _read_range if pool.ipam == "whereabouts" else ranges.parse_network
-        yield from _unreadable(network, pool.range, read)
+        if pool.range.value not in _FILLED_IN:
+            yield from _unreadable(network, pool.range, read)
         for node in (pool.start, pool.end):
             yield from _unreadable(network, node, ranges.parse_address)
         for node in pool.exclude:

@@ -331,7 +331,8 @@ def _missing_of_plugins(network: Network) -> Iterator[Found]:
         needs = kind is not None and (kind.needs_ipam or (name in _CHAINABLE and n == 0))
         if needs and not has_ipam:
             yield network.found(_head(plugin), f'plugin "{name}" has no "ipam"', 'expected key "ipam"')
-        is_host_local = ipam is not None and ipam.text("type") == "host-local"
+        judged = kind is not None and kind.keys is not None  # others, such as antrea, fill in the node's range
+        is_host_local = judged and ipam is not None and ipam.text("type") == "host-local"
         if ipam is not None and is_host_local and all(_is_absent(ipam, key) for key in ("subnet", "ranges")):
             yield network.found(_head(ipam), 'ipam "host-local" has no range', 'expected "ranges" or "subnet"')
         if name == "host-device" and all(_is_absent(plugin, key) for key in _DEVICE_KEYS) and not _takes_device(plugin):

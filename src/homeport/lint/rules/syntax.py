@@ -14,6 +14,7 @@ from homeport.lint.rules.checks import network_rule, rule
 from homeport.lint.rules.editing import replace_yaml
 
 _CONFIG_NAMES = ("cni", "cniconfig", "conf", "config", "configuration", "netconf")
+_FIRST_KIND = ("kubernetes.com/v1", "Network")
 _NAD_VERSION = f"{NAD_API}v1"
 
 
@@ -30,8 +31,8 @@ def yaml_syntax(manifests: Manifests) -> Iterator[Found]:
 def manifest_kind(manifests: Manifests) -> Iterator[Found]:
     """A NetworkAttachmentDefinition has a misspelt kind or another apiVersion.
 
-    The API server knows only `k8s.cni.cncf.io/v1`, `NetworkAttachmentDefinition`. Nothing else in such a document
-    is looked at until its kind is right.
+    The API server knows only `k8s.cni.cncf.io/v1`, `NetworkAttachmentDefinition`; `kubernetes.com/v1`, `Network` was
+    that of the first versions of Multus. Nothing else in such a document is looked at until its kind is right.
     """
     for file, node in manifests.objects:
         kind, version = node.get("kind"), node.get("apiVersion")
@@ -41,6 +42,10 @@ def manifest_kind(manifests: Manifests) -> Iterator[Found]:
             wrong, right = version, _NAD_VERSION
         elif str(version.value).startswith(NAD_API) and _is_nearly_nad(str(kind.value)):
             wrong, right = kind, NAD_KIND
+        elif (str(version.value), str(kind.value)) == _FIRST_KIND:
+            right = f"expected {_NAD_VERSION}, {NAD_KIND}, with the configuration at spec.config"
+            yield Found(file=file, span=version.span, found=" ".join(map(shown, _FIRST_KIND)), right=right)
+            continue
         else:
             continue
         yield Found(
