@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from homeport.doctor.findings import Diagnosis, Report
 
 _DEFAULT_NAMESPACE = "kube-system"
+_UNUSABLE = 2
 
 
 class Style(Enum):
@@ -57,7 +58,11 @@ def doctor(
         _print_checks(style)
         return
     examine = _examiner(cluster=cluster, lab=lab, config=config, kubeconfig=kubeconfig, namespace=namespace)
-    report = examine()
+    try:
+        report = examine()
+    except CniError as e:  # nothing at all could be looked at, which is not what 1 says
+        typer.echo(f"homeport: {e}", err=True)
+        raise typer.Exit(_UNUSABLE) from e
     if repair and any(d.repair is not None for d in report.diagnoses):
         if style is Style.TEXT:
             _print(report)

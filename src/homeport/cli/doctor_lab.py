@@ -17,7 +17,7 @@ from homeport.lab.storing import State
 from homeport.model.errors import CniError, NoSuchObject
 from homeport.stores.opening import check_whole
 from homeport.stores.schema import ALLOCATIONS
-from homeport.stores.sqlite import SqliteStore
+from homeport.stores.sqlite import read_allocations
 
 
 def examine(name: str) -> Report:
@@ -38,7 +38,7 @@ def examine(name: str) -> Report:
         sandboxes = state.all(Sandbox)
     finally:
         state.close()
-    return report(place, diagnose(sandboxes, SqliteStore(where.allocations).all()))
+    return report(place, diagnose(sandboxes, read_allocations(where.allocations)))
 
 
 def diagnose(sandboxes: Iterable[Sandbox], allocations: Iterable[Allocation]) -> Iterator[Diagnosis]:

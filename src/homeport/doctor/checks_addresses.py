@@ -117,6 +117,19 @@ def held(
             yield _unaccounted(one)
 
 
+def filed(
+    site: Site, allocations: Mapping[Place, Allocation], attached: Iterable[Attached], now: datetime
+) -> Iterator[Diagnosis]:
+    """As `held`, where allocations are in a file: every one of this node's is of an interface that ADD made here."""
+    known = {(one.key.container_id, one.key.ifname) for one in attached}
+    for one in allocations.values():
+        holder = one.holder
+        if holder is None or holder.node != site.node or now - one.since <= _SETTLED:
+            continue
+        if (holder.container_id, holder.ifname) not in known:
+            yield _unaccounted(one)
+
+
 def _is_same(claim: HeldClaim, present: Allocation | None) -> bool:
     return present is not None and claim.is_of(present)
 
@@ -126,7 +139,7 @@ def _contested(claim: HeldClaim, present: Allocation | None) -> Diagnosis:
     where = f"{mine.slot.ifname} of {mine.slot.owner}"
     found = "free" if present is None else f"{present.phase.value}, of {present.slot.owner}"
     return Diagnosis(
-        id="address-contested" if present is not None else "address-unguarded",
+        id="address-conflict" if present is not None else "address-unguarded",
         severity=Severity.ERROR,
         sure=Sure.CERTAIN,
         place=f"address {mine.address} in the cluster",

@@ -32,9 +32,12 @@ from homeport.doctor.gathering_files import Tools
 from homeport.doctor.looking import looked
 from homeport.host.files import LocalFiles
 from homeport.host.kernel import Kernel
+from homeport.ipam.allocations import Allocation
 from homeport.kube import configs
+from homeport.ports import Place
 from homeport.runtime.caching import ResultCache
 from homeport.stores.claims import HeldClaim, read_claims
+from homeport.stores.sqlite import read_allocations
 
 _NO_CLUSTER = Unseen("there is no API server to ask")
 
@@ -70,7 +73,7 @@ def gather(site: Site, tools: Tools, *, environ: Mapping[str, str]) -> NodeFacts
             uses=wanted,
             attached=attached,
             claims=claims,
-            allocations=_asked(asked, lambda c: c.allocations(site.node, known)) if not site.store else {},
+            allocations=looked(lambda: _filed(site)) if site.store else _asked(asked, _of(site, known)),
             pods=_asked(asked, lambda c: c.pods(site.node)),
         )
         if isinstance(asked, ClusterGatherer):
@@ -87,6 +90,17 @@ def _attached(host: Kernel, site: Site, unreadable: list[tuple[str, str]]) -> tu
 def _claims(site: Site) -> tuple[HeldClaim, ...]:
     """A file that is not there has none: the daemon makes it when it starts."""
     return read_claims(Path(site.claims)) if os.path.exists(site.claims) else ()
+
+
+def _filed(site: Site) -> Mapping[Place, Allocation]:
+    """Of the file that stands for the cluster; none where the first ADD has not made it yet."""
+    if not os.path.exists(site.store):
+        return {}
+    return {(one.scope, one.address): one for one in read_allocations(Path(site.store))}
+
+
+def _of(site: Site, claims: tuple[HeldClaim, ...]) -> Callable[[ClusterGatherer], Mapping[Place, Allocation]]:
+    return lambda cluster: cluster.allocations(site.node, claims)
 
 
 def _cluster(site: Site, environ: Mapping[str, str]) -> ClusterGatherer | None:
@@ -129,7 +143,10 @@ def _diagnoses(facts: NodeFacts) -> Iterator[Diagnosis]:
     yield from _when(checks_kernel.leftovers, facts.kernel)
     yield from _when(checks_addresses.interfaces, facts.attached)
     yield from _when(lambda a, p: checks_addresses.results(site, a, p), facts.attached, facts.pods)
-    yield from _when(lambda c, a: checks_addresses.held(site, c, a, facts.now), facts.claims, facts.allocations)
+    if site.store:
+        yield from _when(lambda a, k: checks_addresses.filed(site, a, k, facts.now), facts.allocations, facts.attached)
+    else:
+        yield from _when(lambda c, a: checks_addresses.held(site, c, a, facts.now), facts.claims, facts.allocations)
     yield from checks_addresses.unreadable(facts.unreadable)
 
 

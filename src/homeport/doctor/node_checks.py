@@ -31,7 +31,7 @@ _ERRORS = {
     "master-mtu": "a network asks for a greater MTU than its master has",
     "master-shared": "macvlan and ipvlan are asked for on one link",
     "interface-lost": "an interface is gone, or has lost an address that its ADD gave it",
-    "address-contested": "an address of a running interface is somebody else's in the cluster",
+    "address-conflict": "an address of a running interface is somebody else's in the cluster",
     "address-unguarded": "an address of a running interface is nobody's in the cluster",
     "entry-unreadable": "an allocation or a result cannot be decoded",
 }

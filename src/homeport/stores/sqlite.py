@@ -25,7 +25,7 @@ from homeport.model.addresses import IPAddress
 from homeport.model.errors import IOFailure
 from homeport.ports import AlreadyExists, Conflict, LedgerEntry, Place
 from homeport.stores import runs
-from homeport.stores.opening import open_database, translated
+from homeport.stores.opening import open_database, read_only, translated
 from homeport.stores.rows import columns, decode_record, encode_key, encode_record, packed, unpacked
 from homeport.stores.schema import ALLOCATIONS
 
@@ -208,6 +208,12 @@ class SqliteStore:
             self._connections[threading.current_thread()] = db
         connection: sqlite3.Connection = self._local.db
         return connection
+
+
+def read_allocations(path: Path) -> tuple[Allocation, ...]:
+    """All in the file as they are now, beside whoever uses it and changing nothing. Raises `CniError`."""
+    with read_only(path, ALLOCATIONS, action="read") as db:
+        return tuple(_allocation(row) for row in db.execute(_SELECT).fetchall())
 
 
 def _stored(db: sqlite3.Connection, allocation: Allocation) -> Allocation | None:
