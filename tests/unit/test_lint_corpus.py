@@ -24,7 +24,7 @@ MISTAKES = sorted((LINT / "mistakes").glob("*.yaml"))
 CORRECT = sorted((LINT / "correct").glob("*.yaml"))
 
 _SOURCE = re.compile(r"# source: (\S.*)")
-_EXPECT = re.compile(r"# expect: (\d+) ([a-z-]+)")
+_EXPECT = re.compile(r"# expect: (\d+) ([a-z0-9-]+)")
 _ISSUE = re.compile(r"(k8snetworkplumbingwg/(multus-cni|whereabouts)|containernetworking/plugins)#[1-9]\d*")
 
 

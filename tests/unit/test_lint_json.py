@@ -15,7 +15,10 @@ from homeport.lint.checking import check
 from homeport.lint.findings import Span
 from homeport.lint.nodes import MAX_DEPTH, Node, plain
 
-FIXTURES = sorted((Path(__file__).parents[1] / "fixtures/lint").rglob("*.yaml"))
+MISTAKES_IN_YAML = ("yaml-syntax",)
+FIXTURES = sorted(
+    path for path in (Path(__file__).parents[1] / "fixtures/lint").rglob("*.yaml") if path.stem not in MISTAKES_IN_YAML
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**16), 10**16) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
