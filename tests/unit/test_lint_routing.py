@@ -76,6 +76,13 @@ FIRING = [
         ),
     ),
     ("default-route-twice", workload(selection('{"name":"a","default-route":«["10.1.0.1","10.1.0.2"]}'))),
+    ("default-route-outside", pool(RANGE) + workload(selection('{"name":"net","default-route":«["10.2.0.1"]}'))),
+    ("default-route-outside", pool(RANGE) + workload(selection('{"name":"net","default-route":«["fd00::1"]}'))),
+    (
+        "default-route-outside",
+        net('{"type":"static"}')
+        + workload(selection('{"name":"net","ips":["10.1.0.5/25"],"default-route":«["10.1.0.129"]}')),
+    ),
     ("subnet-twice", pool(RANGE, name="a") + pool(RANGE, name="b") + workload("a,«b")),
     ("subnet-twice", pool(RANGE, name="a") + pool('"range":"10.1.0.0/16"', name="b", master="eth2") + workload("a,«b")),
 ]
@@ -108,6 +115,12 @@ SILENT = {
     "one default gateway of each family": workload(
         selection('{"name":"a","default-route":["10.1.0.1"]}', '{"name":"a","default-route":["fd00::1"]}')
     ),
+    "a default gateway that is a neighbour": pool(RANGE)
+    + workload(selection('{"name":"net","default-route":["10.1.0.1","fe80::1"]}')),
+    "a default gateway of an address asked for": pool(RANGE)
+    + workload(selection('{"name":"net","ips":["10.2.0.5/24"],"default-route":["10.2.0.1"]}')),
+    "a default gateway of somebody else's subnet": net('{"type":"dhcp"}')
+    + workload(selection('{"name":"net","default-route":["10.2.0.1"]}')),
     "two subnets": pool(RANGE, name="a") + pool('"range":"10.2.0.0/24"', name="b") + workload("a,b"),
     "one network twice": pool(RANGE) + workload("net,net"),
     "one subnet, and sbr in one": pool(RANGE, name="a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
 
 from homeport.cni.documents import shown
 from homeport.lint import wishes
@@ -182,6 +183,26 @@ def default_route_twice(manifests: Manifests) -> Iterator[Found]:
             yield workload.found(wishes.place(text, last, "default-route"), *said(e))
 
 
+@rule("default-route-outside", Severity.ERROR)
+def default_route_outside(manifests: Manifests) -> Iterator[Found]:
+    """A `default-route` of a network selection is in no subnet of that network.
+
+    The gateway must be a neighbour on the interface. The kernel refuses any other (`network is unreachable`), and pods
+    do not start.
+    """
+    for workload, text, chosen in wishes.together(manifests):
+        for choice in chosen:
+            selection = choice.wish.selection
+            connected = _connected(choice)
+            for gateway in selection.default_route or () if connected else ():
+                if not gateway.is_link_local and not any(gateway in subnet for subnet in connected):
+                    yield workload.found(
+                        wishes.place(text, choice.wish, "default-route"),
+                        f"gateway {gateway} is not in {' or '.join(dict.fromkeys(map(str, connected)))}",
+                        f'expected a neighbour on network "{choice.network.name}"',
+                    )
+
+
 @rule("subnet-twice", Severity.WARNING)
 def subnet_twice(manifests: Manifests) -> Iterator[Found]:
     """Two networks of a pod are in one subnet.
@@ -204,6 +225,18 @@ def subnet_twice(manifests: Manifests) -> Iterator[Found]:
                     "expected networks of different subnets, or sbr in one of them",
                 )
             first += [(subnet, choice) for subnet in ours]
+
+
+def _connected(choice: Choice) -> tuple[IPNetwork, ...]:
+    """What the interface of a selection reaches without a gateway; nothing when it cannot be told."""
+    selection = choice.wish.selection
+    configured = subnets(choice.network)
+    is_static = any(plugin.text("ipam", "type") == "static" for plugin in choice.network.plugins)
+    if selection.cni_args or selection.ipam_claim or (configured is None and not (is_static and selection.ips)):
+        return ()
+    via = [r.dst for r in routes(choice.network) if r.gw_place is None and r.dst is not None and not r.is_default]
+    asked = [ip.network for ip in selection.ips if isinstance(ip, IPv4Interface | IPv6Interface)]
+    return (*(configured or ()), *asked, *via)
 
 
 def _meet(one: IPNetwork, other: IPNetwork) -> bool:
