@@ -75,6 +75,14 @@ def test_of_very_many_the_largest_are_looked_at(desk: Desk) -> None:
     assert "w-49" not in found
 
 
+def test_addresses_asked_for_by_others_are_seen_however_much_room_there_is(desk: Desk) -> None:
+    config = {**network_config(), "capabilities": {"ips": True}, "ipam": {"type": "static"}}
+    asking = '[{"name": "storage", "ips": ["10.0.0.9/24"]}]'
+    desk.has(definition(config=config), workload("theirs", 1, networks=asking))
+    (line,) = desk.warned(workload(replicas=1, networks=asking))
+    assert line.startswith('homeport: ips-twice: 10.0.0.9 is an address of StatefulSet "theirs" too')
+
+
 def test_very_many_networks_on_one_link(desk: Desk) -> None:
     desk.has(*(definition(f"lan-{n}", range=f"10.{n}.0.0/24") for n in range(60)))
     found = concerning(desk, definition("new", range="10.59.0.0/16"))

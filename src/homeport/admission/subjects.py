@@ -17,7 +17,7 @@ from homeport.ports import Resource
 
 _KEPT = ("name", "generateName", "namespace", "annotations")
 _COPY = "kubectl.kubernetes.io/last-applied-configuration"  # the whole object once more
-_SPOKEN_OF = ("cni", "multus", "homeport.dev/")  # no rule finds anything in an object without one of these
+_SPOKEN_OF = ("cni", "cncf", "multus", "homeport", "network")  # no rule finds anything where none of these stands
 
 
 class _Owner(msgspec.Struct):
