@@ -61,6 +61,8 @@ MAY: dict[str, dict[tuple[str, str], str]] = {
         ("", "nodes"): "get list",
         ("", "events"): "get list",
         ("apps", "statefulsets"): "get list",
+        **{("apps", kind): "list" for kind in ("deployments", "daemonsets", "replicasets")},
+        **{("batch", kind): "list" for kind in ("jobs", "cronjobs")},
         NETWORKS: "get list",
         ("k8s.cni.cncf.io", "ipamclaims"): "get list",
         **{("homeport.dev", ours): "get list watch" for ours in OURS},

@@ -1,21 +1,27 @@
-"""`homeport lint`: reads files, directories and standard input; with --fix writes files back, each in one step."""
+"""`homeport lint`: reads files, standard input or a cluster; with --fix writes files back, each in one step."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from homeport.cli import output, reading
+from homeport.cli.sources import Kubeconfig
 from homeport.model.errors import CniError, IOFailure
 
+if TYPE_CHECKING:
+    from homeport.lint.checking import Report
+
 _UNUSABLE = 2
+_UNKNOWN_NETWORK = "unknown-network"
 
 
 class Style(Enum):
@@ -23,6 +29,30 @@ class Style(Enum):
 
     TEXT = "text"
     JSON = "json"
+    SARIF = "sarif"
+    GITHUB = "github"
+
+
+class SchemaName(Enum):
+    """The values of `--schema`."""
+
+    CONFIG = "config"
+    NAD = "nad"
+
+
+class _Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read and what was found in it; `problems` could not be looked at."""
+
+    texts: Mapping[str, str]
+    report: Report
+    problems: Sequence[CniError] = ()
+    fixed: int = 0
+
+
+def _complete_rule(incomplete: str) -> list[str]:
+    from homeport.lint.rules import ALL
+
+    return [check.rule.id for check in ALL if check.rule.id.startswith(incomplete)]
 
 
 def lint(
@@ -30,56 +60,136 @@ def lint(
         list[str] | None,
         typer.Argument(metavar="FILE", help='Manifests, directories of them, or "-" for standard input.'),
     ] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Look at what a cluster has, not at files.")] = False,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", metavar="NAME", help="Of the cluster, only this [default: all].")
+    ] = "",
+    kubeconfig: Kubeconfig = None,
     fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed safely, in the files.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, and change nothing.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings as well.")] = False,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules.")] = False,
-    explain: Annotated[str, typer.Option(metavar="RULE", help="Explain one rule.", show_default=False)] = "",
+    explain: Annotated[
+        str, typer.Option(metavar="RULE", help="Explain one rule.", show_default=False, autocompletion=_complete_rule)
+    ] = "",
+    schema: Annotated[
+        SchemaName | None, typer.Option("--schema", help="Print the JSON schema of a configuration or a NAD.")
+    ] = None,
     style: Annotated[Style, typer.Option("-o", "--output", help="How to print.")] = Style.TEXT,
 ) -> None:
     """Find mistakes in network definitions and the workloads that use them.
 
-    Exits with 0 when all is well, 1 for errors found, 2 when a file could not be read.
+    Exits with 0 when all is well, 1 for errors found, 2 when something could not be read.
     """
     if rules:
         _print_rules(style)
     elif explain:
         _print_explanation(explain)
-    elif not files:
-        raise typer.BadParameter('expected files, directories, or "-" for standard input', param_hint="FILE...")
-    elif fix and (diff or reading.STDIN in files):
+    elif schema is not None:
+        _print_schema(schema)
+    else:
+        given = tuple(files or ())
+        _require_sense(given, cluster=cluster, namespace=namespace, kubeconfig=kubeconfig, fix=fix, diff=diff)
+        looked = _look_at_cluster(kubeconfig, namespace) if cluster else _look_at_files(given, fix=fix)
+        _print_report(looked, diff=diff, style=style, noun="object" if cluster else "file")
+        _exit(looked, strict=strict)
+
+
+def _require_sense(
+    files: Sequence[str], *, cluster: bool, namespace: str, kubeconfig: Path | None, fix: bool, diff: bool
+) -> None:
+    if cluster and files:
+        raise typer.BadParameter("expected no files with it", param_hint="--cluster")
+    if cluster and fix:
+        raise typer.BadParameter(
+            "expected files: what a cluster has is put right where it is applied from; --diff shows the change",
+            param_hint="--fix",
+        )
+    if not cluster and (namespace or kubeconfig is not None):
+        raise typer.BadParameter("expected with --cluster", param_hint="--namespace" if namespace else "--kubeconfig")
+    if not cluster and not files:
+        raise typer.BadParameter(
+            'expected files, directories, or "-" for standard input, or --cluster', param_hint="FILE..."
+        )
+    if fix and (diff or reading.STDIN in files):
         other = "--diff" if diff else "standard input, for which there is --diff"
         raise typer.BadParameter(f"expected without {other}", param_hint="--fix")
-    else:
-        _run(files, fix=fix, diff=diff, strict=strict, style=style)
 
 
-def _run(files: Iterable[str], *, fix: bool, diff: bool, strict: bool, style: Style) -> None:
-    from homeport.lint import checking, fixing, reporting
+def _look_at_files(files: Iterable[str], *, fix: bool) -> _Looked:
+    from homeport.lint import checking, fixing
 
     texts, unread = reading.read_all(files)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     report = checking.check(texts)
-    count = 0
-    if fix and any(f.fixable for f in report.findings):
-        fixed = fixing.fix(texts)
-        unread += _write_all(texts, fixed.texts)
-        texts, count = dict(fixed.texts), fixed.count
-        report = checking.check(texts)
+    if not fix or not any(f.fixable for f in report.findings):
+        return _Looked(texts=texts, report=report, problems=unread)
+    fixed = fixing.fix(texts)
+    unread += _write_all(texts, fixed.texts)
+    return _Looked(texts=fixed.texts, report=checking.check(fixed.texts), problems=unread, fixed=fixed.count)
+
+
+def _look_at_cluster(kubeconfig: Path | None, namespace: str) -> _Looked:
+    from homeport.cli import lint_cluster
+    from homeport.lint import checking
+
+    with output.progress("looking at the cluster"):
+        try:
+            live = lint_cluster.read(kubeconfig, namespace)
+        except CniError as e:
+            live = lint_cluster.Live(texts={}, problems=[e], all_networks=False)
+        report = checking.check(live.texts)
+    certain = tuple(
+        f
+        for f in report.findings
+        if lint_cluster.is_of(f.file, namespace) and (live.all_networks or f.rule != _UNKNOWN_NETWORK)
+    )
+    report = msgspec.structs.replace(report, findings=certain)
+    return _Looked(texts=live.texts, report=report, problems=live.problems)
+
+
+def _print_report(looked: _Looked, *, diff: bool, style: Style, noun: str) -> None:
+    from homeport.lint import fixing, reporting
+
+    problems = [problem.msg for problem in looked.problems]
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if diff:
-        _print(reporting.diff(texts, fixing.fix(texts).texts, colour=colour))
-    elif style is Style.JSON:
-        typer.echo(output.json([reporting.plain(f) for f in report.findings]))
+        _print(reporting.diff(looked.texts, fixing.fix(looked.texts).texts, colour=colour))
     else:
-        _print(reporting.text(report.findings, texts, colour=colour))
-    if style is Style.TEXT:
-        done = f"fixed {count}; " if count else ""
-        typer.echo(done + reporting.summary(report, len(texts)), err=diff)
-    for problem in unread:
-        typer.echo(f"homeport: {problem}", err=True)
-    if unread:
+        _print_findings(looked, problems, style, colour=colour)
+    if style is Style.TEXT and (looked.texts or not problems):
+        done = f"fixed {looked.fixed}; " if looked.fixed else ""
+        typer.echo(done + reporting.summary(looked.report, len(looked.texts), noun), err=diff)
+    for problem in looked.problems:
+        typer.echo(f"homeport: {problem.msg}", err=True)
+        if problem.details:
+            typer.echo(f"  {problem.details}", err=True)
+
+
+def _print_findings(looked: _Looked, problems: Sequence[str], style: Style, *, colour: bool) -> None:
+    import homeport
+    from homeport.lint import github, reporting, sarif
+    from homeport.lint.rules import ALL
+
+    findings = looked.report.findings
+    match style:
+        case Style.JSON:
+            typer.echo(output.json([reporting.plain(f) for f in findings]))
+        case Style.SARIF:
+            listed = [check.rule for check in ALL]
+            log = sarif.log(findings, looked.texts, rules=listed, problems=problems, version=homeport.__version__)
+            typer.echo(output.json(log))
+        case Style.GITHUB:
+            _print(github.text(findings) + "".join(map(github.problem, problems)))
+        case Style.TEXT:
+            _print(reporting.text(findings, looked.texts, colour=colour))
+
+
+def _exit(looked: _Looked, *, strict: bool) -> None:
+    from homeport.lint import reporting
+
+    if looked.problems:
         raise typer.Exit(_UNUSABLE)
-    if reporting.is_failure(report.findings, strict=strict):
+    if reporting.is_failure(looked.report.findings, strict=strict):
         raise typer.Exit(1)
 
 
@@ -89,6 +199,8 @@ def _print_rules(style: Style) -> None:
     listed = [check.rule for check in ALL]
     if style is Style.JSON:
         typer.echo(output.json(listed))
+    elif style is not Style.TEXT:
+        raise typer.BadParameter("expected text or json with --rules", param_hint="--output")
     else:
         rows = [(r.id, r.severity.value, "yes" if r.fix else "no", r.summary) for r in listed]
         typer.echo(output.table(("rule", "severity", "fix", "summary"), rows))
@@ -104,6 +216,12 @@ def _print_explanation(rule_id: str) -> None:
         hint = f'did you mean "{near}"?' if near else "--rules lists them"
         raise typer.BadParameter(f'no rule "{rule_id}"; {hint}', param_hint="--explain")
     typer.echo(reporting.explanation(rule))
+
+
+def _print_schema(name: SchemaName) -> None:
+    from homeport.lint import schema
+
+    typer.echo(output.json(schema.SCHEMAS[name.value]()))
 
 
 def _print(text: str) -> None:

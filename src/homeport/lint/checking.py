@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import msgspec
 
-from homeport.lint import manifests, rules
+from homeport.lint import manifests, origins, rules
 from homeport.lint.findings import Finding, Found, Rule
 from homeport.lint.manifests import Manifests
 
@@ -42,7 +42,10 @@ def check(texts: Mapping[str, str]) -> Report:
     read = manifests.read(texts)
     lines = {file: lines_of(text) for file, text in texts.items()}
     order = {file: n for n, file in enumerate(texts)}
-    findings = [_finding(said, rule, lines[said.file]) for rule, said in found_in(read)]
+    made_of = origins.Origins(texts, read.objects)
+    findings = [
+        _finding(said, rule, lines[said.file], made_of.of(said.file, said.span)) for rule, said in found_in(read)
+    ]
     findings.sort(key=lambda f: (order[f.file], f.line, f.column, f.rule, f.found))
     return Report(findings=tuple(findings), networks=len(read.networks), workloads=len(read.workloads))
 
@@ -54,7 +57,7 @@ def found_in(read: Manifests) -> tuple[tuple[Rule, Found], ...]:
     return tuple(found.values())
 
 
-def _finding(said: Found, rule: Rule, lines: Lines) -> Finding:
+def _finding(said: Found, rule: Rule, lines: Lines, origin: str) -> Finding:
     line, column = lines.place(said.span.start)
     end_line, end_column = lines.place(max(said.span.start, said.span.end))
     return Finding(
@@ -68,4 +71,5 @@ def _finding(said: Found, rule: Rule, lines: Lines) -> Finding:
         found=said.found,
         right=said.right,
         edits=said.edits,
+        origin=origin,
     )

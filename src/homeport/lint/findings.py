@@ -54,7 +54,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """A `Found` with its rule and its place as people count. The end is exclusive."""
+    """A `Found` with its rule and its place as people count. The end is exclusive.
+
+    `origin` is the file that the text was made of, where Helm or Kustomize says so.
+    """
 
     file: str
     line: int
@@ -66,6 +69,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     found: str
     right: str
     edits: tuple[Edit, ...] = ()
+    origin: str = ""
 
     @property
     def fixable(self) -> bool:

@@ -40,7 +40,8 @@ def excerpt(finding: Finding, lines: Sequence[str], *, colour: bool = False) -> 
     underline = " " * len(before) + _mark("^" * max(1, len(marked)), finding, colour)
     bar = _styled("|", _FRAME) if colour else "|"
     number = _styled(str(finding.line), _FRAME) if colour else str(finding.line)
-    return f"{margin} {bar}\n{number} {bar} {before}{marked}{after}\n{margin} {bar} {underline}"
+    made = f"\n{margin} = made from {_printable(finding.origin)}" if finding.origin else ""
+    return f"{margin} {bar}\n{number} {bar} {before}{marked}{after}\n{margin} {bar} {underline}{made}"
 
 
 def text(findings: Sequence[Finding], texts: Mapping[str, str], *, colour: bool = False) -> str:
@@ -50,10 +51,10 @@ def text(findings: Sequence[Finding], texts: Mapping[str, str], *, colour: bool 
     return "".join(parts)
 
 
-def summary(report: Report, files: int) -> str:
-    """One line: how many of which severity, how many of them can be fixed, or that all is well."""
+def summary(report: Report, files: int, noun: str = "file") -> str:
+    """One line: how many of which severity, how many of them can be fixed, or that all is well. `noun` is a file's."""
     looked = ", ".join(
-        (_counted(files, "file"), _counted(report.networks, "network"), _counted(report.workloads, "workload"))
+        (_counted(files, noun), _counted(report.networks, "network"), _counted(report.workloads, "workload"))
     )
     if not report.findings:
         return f"no problems in {looked}"
@@ -66,7 +67,11 @@ def summary(report: Report, files: int) -> str:
 
 
 def plain(finding: Finding) -> dict[str, Any]:
-    """What `-o json` lists. Lines and columns count from 1, columns in characters; the end is exclusive."""
+    """What `-o json` lists. Lines and columns count from 1, columns in characters; the end is exclusive.
+
+    `origin` is there only where the text says what it was made of.
+    """
+    origin = {"origin": finding.origin} if finding.origin else {}
     return {
         "file": finding.file,
         "line": finding.line,
@@ -78,6 +83,7 @@ def plain(finding: Finding) -> dict[str, Any]:
         "found": finding.found,
         "right": finding.right,
         "fixable": finding.fixable,
+        **origin,
     }
 
 
