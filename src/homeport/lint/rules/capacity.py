@@ -60,9 +60,10 @@ def pool_too_small(manifests: Manifests) -> Iterator[Found]:
 
     Counted are the usable addresses of every range, without the first and last of the subnet, the exclusions and the
     gateway, against all replicas of all workloads that select the network, or another one that hands out the same
-    addresses. One static address serves one pod. host-local is not counted here, since its pool exists once a node.
+    addresses. One static address serves one pod. host-local is not counted here, since its pool exists once a node, and
+    a range with no address at all has a rule of its own (`range-empty`).
     """
-    for store in _stores(manifests, lambda store: store.usable < store.asked):
+    for store in _stores(manifests, lambda store: 0 < store.usable < store.asked):
         first = store.drawn[0]
         yield first.network.found(
             first.pool.last_word.span,
@@ -142,7 +143,7 @@ def host_local_too_small(manifests: Manifests) -> Iterator[Found]:
             total = sum(ask.replicas for ask in there)
             for listed in _sets(network):
                 usable = sum(whole.usable for _, whole in listed)
-                if usable < total:
+                if 0 < usable < total:
                     who = ", ".join(f"{called(ask.workload)} asks for {ask.replicas}" for ask in there)
                     yield network.found(
                         listed[0][0].last_word.span,

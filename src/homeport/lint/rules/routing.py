@@ -65,7 +65,7 @@ def sbr_without_gateway(network: Network) -> Iterator[Found]:
     if not given and not elsewhere and not any(route.is_default for route in routes(network)):
         yield network.found(
             _type_span(sbr),
-            "sbr has no gateway: what has this address reaches its own subnet only",
+            "sbr has no gateway: by this interface only its own subnet is reached",
             'give "gateway" in the ipam section, if it is to go further',
         )
 
