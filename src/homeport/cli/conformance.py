@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from homeport.model.errors import CniError, InvalidEnvironment
 
 if TYPE_CHECKING:
     from homeport.conformance.matrix import Row
-    from homeport.conformance.process import Run, Subject
+    from homeport.conformance.process import Run
+    from homeport.conformance.reports import Report
     from homeport.conformance.worlds import Settings
 
 _UNABLE = 2  # exit code: nothing could be said
@@ -116,13 +118,16 @@ def conformance(
             disruptive=disruptive,
         )
         subject = Subject(network=network, master=master, kind=kind.value, ranges=tuple(ranges or ()))
+        wanted = chosen(rows.split(","))
         with _opened(settings, form, kubeconfig) as run:
-            green = _clean(run, clean) if clean else _run(run, subject, chosen(rows.split(",")), form, keep=keep)
+            report = None if clean else run.run(subject, wanted, keep=keep)
+            left = run.clean_old(clean) if report is None else report.left
     except CniError as error:
         typer.echo(f"homeport: {error.msg}", err=True)
         if error.details:
             typer.echo(f"  {error.details}", err=True)
         raise typer.Exit(_UNABLE) from error
+    green = _show(report, form) if report is not None else _tell_cleaned(clean, left)
     raise typer.Exit(0 if green else 1)
 
 
@@ -134,13 +139,14 @@ def _opened(settings: Settings, form: Form, kubeconfig: Path | None) -> Iterator
     from homeport.conformance.reports import line_of
     from homeport.host.clocks import SystemClock
 
-    to_stderr = form is not Form.TEXT
+    # On a terminal, what is printed goes above the line that changes; anywhere else it must not follow that to stderr.
+    where = sys.stderr if form is not Form.TEXT else None if sys.stdout.isatty() else sys.stdout
     stop, abandon = threading.Event(), threading.Event()
     with wiring.open_cluster_store(sources.usual_kubeconfig(kubeconfig)) as opened:
         if opened is None:
             raise InvalidEnvironment("find the cluster: found no kubeconfig, and this is no pod", "give --kubeconfig")
         with output.progress("looking at the cluster") as doing, _heeding(stop, abandon):
-            watcher = Watcher(doing=doing, done=lambda outcome: typer.echo(line_of(outcome), err=to_stderr))
+            watcher = Watcher(doing=doing, done=lambda outcome: typer.echo(line_of(outcome), file=where))
             yield Run(
                 opened.kubernetes.objects,
                 opened.store,
@@ -169,10 +175,10 @@ def _heeding(*events: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(run: Run, subject: Subject, rows: Sequence[Row], form: Form, *, keep: bool) -> bool:
+def _show(report: Report, form: Form) -> bool:
+    """Prints what has not been printed yet; whether the report is green."""
     from homeport.conformance import reports
 
-    report = run.run(subject, rows, keep=keep)
     match form:
         case Form.TEXT:
             typer.echo(reports.summary(report))
@@ -183,8 +189,7 @@ def _run(run: Run, subject: Subject, rows: Sequence[Row], form: Form, *, keep: b
     return report.is_green
 
 
-def _clean(run: Run, namespace: str) -> bool:
-    left = run.clean_old(namespace)
+def _tell_cleaned(namespace: str, left: Sequence[str]) -> bool:
     for thing in left:
         typer.echo(f"left behind: {thing}")
     if not left:

@@ -14,7 +14,8 @@ from homeport.conformance.worlds import Records, problem
 from homeport.ipam.identities import Replica
 from homeport.model.errors import CniError, NoSuchObject, TryAgainLater
 from homeport.ports import Clock, ObjectChanged, Objects
-from homeport.stores.kubernetes.resources import IPSLOTS
+from homeport.stores.kubernetes.hints import decode_range
+from homeport.stores.kubernetes.resources import IPRANGES, IPSLOTS
 from homeport.stores.kubernetes.slots import decode_slot
 
 PREFIX = "homeport-conformance-"
@@ -58,6 +59,7 @@ class Cleaner:
         self._try(left, "its namespace goes", self._remove_namespace)
         if not left:
             self._try(left, "what names its replicas goes", self._remove_slots)
+            self._try(left, "its ranges are forgotten", self._ranges_are_gone)
         return tuple(left)
 
     def _try(self, left: list[str], what: str, step: Callable[[], str]) -> None:
@@ -114,6 +116,14 @@ class Cleaner:
                 with suppress(ObjectChanged):
                     self._objects.delete(IPSLOTS, stored.name, version=stored.version)
         return ""
+
+    def _ranges_are_gone(self) -> str:
+        """The controller's work, once it has seen the networks go."""
+        if self._records is None:
+            return ""
+        mine = [stored for stored in self._objects.list(IPRANGES) if f"{self._namespace}/".encode() in stored.body]
+        of_ours = [s.name for s in mine if any(n.startswith(f"{self._namespace}/") for n in decode_range(s).networks)]
+        return f"ipranges {_listed(of_ours)}: no controller has removed them yet" if of_ours else ""
 
 
 def abandoned(objects: Objects) -> Sequence[str]:

@@ -110,7 +110,7 @@ ROWS: tuple[Row, ...] = (
     _row(
         "E16",
         "a map with a duplicate, an address outside the range, or too short",
-        "refused at ADD with the entry named",
+        "refused at admission and at ADD, with the entry named",
         policies.e16_wrong_maps_are_refused,
     ),
     _row(

@@ -12,7 +12,7 @@ from homeport.conformance import observing
 from homeport.conformance.manifests import STATEFULSETS
 from homeport.conformance.reports import NotRun, RowFailed
 from homeport.conformance.restarts import POOL, WEB, require_apart, require_same, running
-from homeport.conformance.sites import Site, as_map
+from homeport.conformance.sites import Site, as_map, mapped
 from homeport.ports import Deletion
 
 _MISSING = {"type": "homeport-conformance-missing"}  # a plugin that no node has
@@ -151,6 +151,7 @@ def e15_no_stranger_gets_a_mapped_address(site: Site) -> None:
 def e16_wrong_maps_are_refused(site: Site) -> None:
     """A duplicate, an address outside of the range, and one too few. The refusal names the entry."""
     world = site.world
+    site.remark = "at ADD; admission leaves the run's namespace out"
     for mistake in ("duplicate", "outside", "short"):
         site.anew()
         network, name = site.network(3), f"{WEB}-{mistake}"
@@ -161,7 +162,7 @@ def e16_wrong_maps_are_refused(site: Site) -> None:
             "short": entries,
         }[mistake]
         named = "ordinal 2" if mistake == "short" else wrong[2][0]
-        site.workload(name, 3, network, annotations={"homeport.dev/addresses": json.dumps({network.cni_name: wrong})})
+        site.workload(name, 3, network, annotations=mapped(network, wrong))
         world.await_refused(f"{name}-2", named)
         if mistake == "short":
             require_same(world.await_up(name, 2), site.numbered(name, 2))
@@ -186,11 +187,12 @@ def e17_a_map_changes(site: Site) -> None:
     site.delete_pods(last)
     world.await_seen(after, WEB, but=old)
     world.require_no_leak()
+    world.await_kept("Retained", ())
     site.workload("stranger", 1, network)
-    taken = next(n for n in range(POOL) if observing.flat(world.await_up("stranger", 1)) <= set(network.address(n)))
-    site.workload(WEB, 3, network, annotations=as_map(network, 0, 1, taken))
+    taken = [str(address) for address in observing.flat(world.await_up("stranger", 1))]
+    site.workload(WEB, 3, network, annotations=mapped(network, [*network.texts(0, 1), taken]))
     site.delete_pods(last)
-    world.await_refused(last, str(network.window[0][taken]))
+    world.await_refused(last, "stranger-0")
     world.await_kept("Retained", observing.flat({last: after[last]}))
     site.workload(WEB, 3, network, annotations=_NO_MAP)
     world.await_seen(after, WEB)

@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from homeport.conformance import manifests, observing, templates
-from homeport.conformance.cleaning import PREFIX, Cleaner, require_abandoned
+from homeport.conformance.cleaning import PREFIX, Cleaner, abandoned, require_abandoned
 from homeport.conformance.manifests import DEFINITIONS, NAMESPACES, PODS
 from homeport.conformance.matrix import Row
 from homeport.conformance.reports import Interrupted, NotRun, Outcome, Report, RowFailed, Verdict
@@ -69,10 +69,11 @@ class Run:
         Raises `CniError` for what keeps any row from being run.
         """
         began = self._clock.monotonic()
+        namespace = f"{PREFIX}{secrets.token_hex(3)}"
         records, note = records_of(self._objects, self._store)
+        notes = [note, *map(_of_another, abandoned(self._objects)), *([_kept(namespace)] if keep else [])]
         template = self._template(subject)
         room = templates.room_of(template, self._taken(records), max(_ROOM, 2 * self._settings.replicas))
-        namespace = f"{PREFIX}{secrets.token_hex(3)}"
         world = World(
             self._objects,
             namespace,
@@ -104,7 +105,7 @@ class Run:
             records=records is not None,
             outcomes=tuple(outcomes),
             left=left,
-            notes=tuple(text for text in (note, _kept(namespace) if keep else "") if text),
+            notes=tuple(filter(None, notes)),
             interrupted=interrupted,
             seconds=self._clock.monotonic() - began,
         )
@@ -165,6 +166,7 @@ class Run:
             return msgspec.structs.replace(told, reason=row.why_not)
         if row.disruptive and not self._settings.disruptive:
             return msgspec.structs.replace(told, reason="it touches what is not the run's own: --disruptive allows it")
+        world.tell = lambda what: self._watcher.doing(f"{row.name}: {what}")
         site = Site(world, row.name)
         verdict, reason, seen = self._attempt(row.run, site)
         if verdict is not Verdict.FAILED or not keep:
@@ -204,6 +206,10 @@ class Run:
 
 def _reason(error: RowFailed | CniError) -> str:
     return problem(error) if isinstance(error, CniError) else str(error)
+
+
+def _of_another(namespace: str) -> str:
+    return f"namespace {namespace} is of another run; if that is over: homeport conformance --clean {namespace}"
 
 
 def _kept(namespace: str) -> str:

@@ -12,6 +12,7 @@ from homeport.conformance.reports import NotRun, RowFailed
 from homeport.conformance.sites import AT_ONCE, Network, Site
 
 WEB = "web"
+ROUNDS = 20  # of the matrix
 POOL = 6  # addresses of a pool that is not to be narrow
 ON_DELETE: Mapping[str, Any] = {"updateStrategy": {"type": "OnDelete"}}
 CONTROLLER = {"app.kubernetes.io/name": "homeport-controller"}
@@ -73,7 +74,7 @@ def e4_moves_to_another_node(site: Site) -> None:
     world = site.world
     nodes = world.nodes()
     if len(nodes) < 2:
-        raise NotRun(f"found {len(nodes)} nodes where its pods may run, expected 2 at least")
+        raise NotRun(f"nodes where its pods may run: found {len(nodes)}, expected 2 at least")
     site.remark = "whether neighbours reach it at once cannot be seen from here"
     network = site.network(POOL)
     site.workload(WEB, 3, network, nodes=nodes, **ON_DELETE)
@@ -128,7 +129,7 @@ def e18_strangers_wait_for_what_becomes_free(site: Site) -> None:
 def e19_two_workloads_restart_in_parallel(site: Site) -> None:
     """Every round, all pods of both are deleted at once."""
     world = site.world
-    site.remark = f"{world.settings.rounds} rounds"
+    site.remark = "" if world.settings.rounds == ROUNDS else f"{world.settings.rounds} of them"
     network, web = running(site)
     site.workload("db", 3, network)
     db = world.await_up("db", 3)

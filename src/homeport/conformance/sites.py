@@ -160,4 +160,9 @@ class Site:
 
 def as_map(network: Network, *numbers: int) -> dict[str, str | None]:
     """The annotation by which a workload fixes its replicas' addresses (docs/identity.md R3)."""
-    return {"homeport.dev/addresses": json.dumps({network.cni_name: network.texts(*numbers)})}
+    return mapped(network, network.texts(*numbers))
+
+
+def mapped(network: Network, entries: Sequence[Sequence[str]]) -> dict[str, str | None]:
+    """The same with whatever entries."""
+    return {"homeport.dev/addresses": json.dumps({network.cni_name: entries})}
