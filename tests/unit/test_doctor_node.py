@@ -319,6 +319,18 @@ def test_arp_flux() -> None:
     assert found(uses=(MACVLAN,), kernel=kernel(eth1, eth2, sysctls=told)) == []
 
 
+def test_strict_filtering_that_pods_inherit() -> None:
+    strict = kernel(sysctls={"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/default/rp_filter": "0"})
+    chosen = (pod("u1", "shop/lan"),)
+    assert found(uses=(MACVLAN,), kernel=strict, pods=chosen) == [("rp-filter-strict", "info")]
+    assert found(uses=(MACVLAN,), kernel=strict) == [], "nobody is there to drop anything"
+    routed = Use(network="shop/lan", plugin="sbr")
+    inside = msgspec.structs.replace(SITE, built_in=SITE.built_in | {"sbr"})
+    assert found(site=inside, uses=(MACVLAN, routed), kernel=strict, pods=chosen) == []
+    loose = kernel(sysctls={"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/default/rp_filter": "2"})
+    assert found(uses=(MACVLAN,), kernel=loose, pods=chosen) == [], "the greater one counts"
+
+
 def test_only_an_idle_link_of_a_passing_name_is_half_made() -> None:
     made = msgspec.structs.replace(ETH1, index=9, name="veth0badf00d", kind="macvlan", up=False)
     assert found(kernel=kernel(HostLink(link=ETH1), HostLink(link=made))) == [("link-half-made", "warning")]
@@ -375,6 +387,17 @@ def test_what_claims_and_the_cluster_say() -> None:
     assert found(allocations={place: allocation("u1", since=NOW)}) == []
     kept = allocation("u1", phase=Phase.RETAINED, holder=None)
     assert found(allocations={place: kept}) == [], "nobody has it"
+
+
+def test_an_interface_of_a_range_that_nobody_has_noted() -> None:
+    there = attached("u1", has_pool=True)
+    mine = allocation("u1")
+    assert found(attached=(there,), pods=(pod("u1"),)) == [("address-unguarded", "error")]
+    assert found(attached=(there,), pods=(pod("u1"),), allocations={("", ADDRESS): mine}, claims=(claim(mine),)) == []
+    assert found(attached=(msgspec.structs.replace(there, age_seconds=3),), pods=(pod("u1"),)) == []
+    for elsewhere in ({"whereabouts_namespace": "kube-system"}, {"exec_types": frozenset({"whereabouts"})}):
+        site = msgspec.structs.replace(SITE, **elsewhere)
+        assert found(site=site, attached=(there,), pods=(pod("u1"),)) == [], "it may be in Whereabouts' own objects"
 
 
 def test_allocations_in_a_file() -> None:

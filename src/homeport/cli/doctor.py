@@ -52,7 +52,7 @@ def doctor(
         raise typer.BadParameter("expected on the node itself, without --cluster and --lab", param_hint="--repair")
     if yes and not repair:
         raise typer.BadParameter("expected with --repair", param_hint="--yes")
-    if repair and not yes and (style is Style.JSON or not sys.stdin.isatty()):
+    if repair and not yes and (style is Style.JSON or not _is_asked_by_a_person()):
         raise typer.BadParameter("expected with --yes, as there is nobody to ask", param_hint="--repair")
     if checks:
         _print_checks(style)
@@ -74,6 +74,10 @@ def doctor(
         _print(report)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _is_asked_by_a_person() -> bool:
+    return sys.stdin.isatty()
 
 
 def _require_one_place(*, cluster: bool, lab: str | None, config: Path | None, kubeconfig: Path | None) -> None:

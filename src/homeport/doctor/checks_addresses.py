@@ -117,6 +117,32 @@ def held(
             yield _unaccounted(one)
 
 
+def guarded(
+    site: Site, attached: Iterable[Attached], claims: Iterable[HeldClaim], allocations: Iterable[Allocation]
+) -> Iterator[Diagnosis]:
+    """Every interface on a network with ranges has an address that is known to be its.
+
+    Not looked at where Whereabouts itself gives addresses, or beside us did: those are in its own objects.
+    """
+    if "whereabouts" in site.exec_types or site.whereabouts_namespace:
+        return
+    holders = [claim.allocation.holder for claim in claims] + [one.holder for one in allocations]
+    known = {(holder.container_id, holder.ifname) for holder in holders if holder is not None}
+    for one in attached:
+        is_settled = one.is_there and one.age_seconds > _SETTLED_SECONDS
+        if one.has_pool and is_settled and (one.key.container_id, one.key.ifname) not in known:
+            yield Diagnosis(
+                id="address-unguarded",
+                severity=Severity.ERROR,
+                sure=Sure.LIKELY,
+                place=f"{one.key.ifname} of {one.pod or f'container {one.key.container_id}'}",
+                found=f"{', '.join(sorted(map(str, one.wanted)))}, and no allocation of it",
+                expected="an allocation that is Bound to it",
+                why="the next pod may be given the address too",
+                run=("kubectl get ipallocations", "homeport migrate --help"),
+            )
+
+
 def filed(
     site: Site, allocations: Mapping[Place, Allocation], attached: Iterable[Attached], now: datetime
 ) -> Iterator[Diagnosis]:

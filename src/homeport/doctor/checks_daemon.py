@@ -114,18 +114,16 @@ def api(found: ApiFacts) -> Iterator[Diagnosis]:
         )
 
 
-def unreachable(place: str, why: str) -> Diagnosis:
+def unreachable(site: Site, why: str) -> Diagnosis:
     """The API server was asked, and nothing came of it."""
+    by = f"--kubeconfig {site.kubeconfig} " if site.kubeconfig else ""
     return Diagnosis(
         id="api-unreachable",
         severity=Severity.ERROR,
         sure=Sure.CERTAIN,
-        place=place,
+        place=f"API server of {site.kubeconfig or 'the service account'}",
         found=why,
         expected="an answer",
         why="pods that run keep their addresses; new ones get none, and what is given back is told later",
-        run=(
-            f"kubectl --kubeconfig {place.removeprefix('API server of ')} get --raw /livez",
-            "journalctl -u homeportd --since -10min",
-        ),
+        run=(f"kubectl {by}get --raw /livez", "journalctl -u homeportd --since -10min"),
     )

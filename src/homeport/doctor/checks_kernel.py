@@ -134,7 +134,7 @@ def _shared(name: str, uses: list[Use], wanted: Wanted) -> Iterator[Diagnosis]:
         )
 
 
-def settings(kernel: KernelFacts, uses: tuple[Use, ...]) -> Iterator[Diagnosis]:
+def settings(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> Iterator[Diagnosis]:
     """What the kernel was told about forwarding and ARP goes with the networks."""
     gateways = [use for use in uses if use.plugin == "bridge" and use.is_gateway]
     if gateways and kernel.sysctls.get("net/ipv4/ip_forward") == "0":
@@ -148,7 +148,27 @@ def settings(kernel: KernelFacts, uses: tuple[Use, ...]) -> Iterator[Diagnosis]:
             why="pods reach one another and nobody beyond; the plugin turns it on, so somebody turned it off again",
             run=("sysctl net.ipv4.ip_forward=1", "grep -r ip_forward /etc/sysctl.*"),
         )
+    yield from _rp_filter(kernel, uses, wanted)
     yield from _arp_flux(kernel, {use.master or kernel.uplink for use in uses if use.master is not None})
+
+
+def _rp_filter(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> Iterator[Diagnosis]:
+    """New namespaces begin with the node's own (net.core.devconf_inherit_init_net); the greater of the two counts."""
+    values = {kernel.sysctls.get(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", "default")}
+    by_source = {use.network for use in uses if use.plugin == "sbr"}
+    plain = [use for use in uses if use.plugin in LINK_KINDS and use.network not in by_source]
+    needed = next((use for use in plain if wanted.severity(use) is Severity.ERROR), None)
+    if needed is not None and "1" in values and "2" not in values:
+        yield Diagnosis(
+            id="rp-filter-strict",
+            severity=Severity.INFO,
+            sure=Sure.POSSIBLE,
+            place="sysctl net.ipv4.conf.all.rp_filter",
+            found="1: strict, and pods begin with it",
+            expected=f"2, or sbr behind the plugin of network {needed.network}",
+            why="a pod drops what comes from beyond the network's subnet, since its answer would leave by eth0",
+            run=("sysctl net.ipv4.conf.all.rp_filter=2",),
+        )
 
 
 def _arp_flux(kernel: KernelFacts, named: set[str]) -> Iterator[Diagnosis]:

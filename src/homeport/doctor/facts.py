@@ -121,7 +121,7 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     runtime_configs: Seen[tuple[RuntimeConfig, ...] | None]
     programs: Seen[Mapping[str, Program] | None]
     journal: Seen[tuple[JournalEntry, ...] | None]
-    rooms: tuple[Room, ...]
+    rooms: Seen[tuple[Room, ...]]
     databases: tuple[Database, ...]
     primary_path: str  # "" when none is named
     primary_types: tuple[str, ...]
@@ -205,6 +205,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     """An interface by the result that its ADD left. `is_there`: its namespace is.
 
     `wanted` are the addresses it was given, `found` those that the kernel has on it; None when it has no such link.
+    `has_pool`: its network gives every interface an address of a range.
     """
 
     key: AttachmentKey
@@ -215,6 +216,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     is_there: bool
     wanted: frozenset[IPAddress] = frozenset()
     found: frozenset[IPAddress] | None = None
+    has_pool: bool = False
 
 
 class ApiFacts(msgspec.Struct, frozen=True, kw_only=True):

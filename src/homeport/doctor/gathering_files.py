@@ -53,7 +53,7 @@ def gather(site: Site, tools: Tools, types: Collection[str]) -> FileFacts:
         runtime_configs=configs,
         programs=looked(lambda: _programs(site, tools, wanted)),
         journal=looked(lambda: _journal(site.journal, tools)),
-        rooms=_rooms((site.state_dir, site.cni_dir, site.runtime_dir)),
+        rooms=looked(lambda: _rooms((site.state_dir, site.cni_dir, site.runtime_dir))),
         databases=tuple(_databases(site)),
         primary_path=primary,
         primary_types=primary_types,
@@ -193,18 +193,22 @@ def _rooms(paths: Iterable[str]) -> tuple[Room, ...]:
     """One of each file system; a directory that is not there stands for the nearest that is."""
     found: dict[int, Room] = {}
     for path in paths:
-        there = next(p for p in (Path(path), *Path(path).parents) if p.exists())
-        room = os.statvfs(there)
-        found.setdefault(
-            os.stat(there).st_dev,
-            Room(
-                path=str(there),
-                free_bytes=room.f_bavail * room.f_frsize,
-                free=room.f_bavail / room.f_blocks if room.f_blocks else 1.0,
-                free_inodes=room.f_favail / room.f_files if room.f_files else 1.0,
-            ),
-        )
+        there = next(p for p in (path, *map(str, Path(path).parents)) if os.path.exists(p))
+        try:
+            found.setdefault(os.stat(there).st_dev, _room(there))
+        except OSError as e:
+            raise errors.file_refused(f"look for room at {there}", e) from e
     return tuple(found.values())
+
+
+def _room(path: str) -> Room:
+    room = os.statvfs(path)
+    return Room(
+        path=path,
+        free_bytes=room.f_bavail * room.f_frsize,
+        free=room.f_bavail / room.f_blocks if room.f_blocks else 1.0,
+        free_inodes=room.f_favail / room.f_files if room.f_files else 1.0,
+    )
 
 
 def _databases(site: Site) -> Iterable[Database]:

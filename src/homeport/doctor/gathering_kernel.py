@@ -10,16 +10,22 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from homeport.cni import versions
+from homeport.cni import conflists, versions
 from homeport.doctor.facts import Attached, HostLink, KernelFacts
 from homeport.host.kernel import Kernel
 from homeport.model.addresses import IPAddress, IPInterface
 from homeport.model.errors import CniError, MissingLink
 from homeport.plugins.masters import default_route_link
 from homeport.plugins.registry import LINK_KINDS
+from homeport.runtime import pooling
 from homeport.runtime.caching import CachedAttachment, ResultCache
 
-SETTINGS = ("net/ipv4/ip_forward", "net/ipv4/conf/all/arp_ignore")
+SETTINGS = (
+    "net/ipv4/ip_forward",
+    "net/ipv4/conf/all/arp_ignore",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/default/rp_filter",
+)
 
 
 def gather(host: Kernel, plugins: Collection[str]) -> KernelFacts:
@@ -76,7 +82,17 @@ def _attached(host: Kernel, entry: CachedAttachment, path: Path) -> Attached:
         is_there=is_there,
         wanted=frozenset(ip.address.ip for ip in ips),
         found=_found(host, entry.key.ifname, entry.netns_path) if is_there and entry.netns_path else None,
+        has_pool=_has_pool(entry.config),
     )
+
+
+def _has_pool(config: bytes) -> bool:
+    """No for a network that does not say so itself: its ranges may be in a file of Whereabouts'."""
+    try:
+        pool = pooling.pool_of(conflists.parse(config))
+    except CniError:
+        return False
+    return pool is not None and bool(pool.ranges)
 
 
 def _age_seconds(path: Path) -> float:

@@ -128,21 +128,27 @@ def _diagnoses(facts: NodeFacts) -> Iterator[Diagnosis]:
     yield from checks_files.beside(site, files)
     yield from checks_files.programs(site, files, uses_)
     yield from checks_files.journal(site, files)
-    yield from checks_files.rooms(files.rooms)
+    yield from _when(checks_files.rooms, files.rooms)
     yield from checks_files.databases(files.databases)
     yield from checks_files.modes(site, files)
     yield from _when(lambda found: checks_daemon.daemon(site, found), facts.daemon)
     if isinstance(facts.api, Unseen):
-        yield checks_daemon.unreachable(site.kubeconfig or "service account", facts.api.why)
+        yield checks_daemon.unreachable(site, facts.api.why)
     elif facts.api is not None:
         yield from checks_daemon.api(facts.api)
     wanted = Wanted(facts.pods)
     yield from _when(lambda kernel: checks_kernel.kinds(kernel, uses_, wanted), facts.kernel)
     yield from _when(lambda kernel: checks_kernel.masters(kernel, uses_, wanted), facts.kernel)
-    yield from _when(lambda kernel: checks_kernel.settings(kernel, uses_), facts.kernel)
+    yield from _when(lambda kernel: checks_kernel.settings(kernel, uses_, wanted), facts.kernel)
     yield from _when(checks_kernel.leftovers, facts.kernel)
     yield from _when(checks_addresses.interfaces, facts.attached)
     yield from _when(lambda a, p: checks_addresses.results(site, a, p), facts.attached, facts.pods)
+    yield from _when(
+        lambda i, c, a: checks_addresses.guarded(site, i, c, a.values()),
+        facts.attached,
+        facts.claims,
+        facts.allocations,
+    )
     if site.store:
         yield from _when(lambda a, k: checks_addresses.filed(site, a, k, facts.now), facts.allocations, facts.attached)
     else:
@@ -167,6 +173,7 @@ _PLACES = {
     "runtime_configs": "the runtime's networks",
     "programs": "the plugins' programs",
     "journal": "the journal",
+    "rooms": "room for the daemon's state",
 }
 
 

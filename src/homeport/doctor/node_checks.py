@@ -32,7 +32,7 @@ _ERRORS = {
     "master-shared": "macvlan and ipvlan are asked for on one link",
     "interface-lost": "an interface is gone, or has lost an address that its ADD gave it",
     "address-conflict": "an address of a running interface is somebody else's in the cluster",
-    "address-unguarded": "an address of a running interface is nobody's in the cluster",
+    "address-unguarded": "an address of a running interface is nobody's by the allocations",
     "entry-unreadable": "an allocation or a result cannot be decoded",
 }
 _WARNINGS = {
@@ -58,6 +58,7 @@ _WARNINGS = {
 _NOTES = {
     "shim-version": "the shim is of another version than is installed",
     "journal-unfinished": "a writer of the journal was killed",
+    "rp-filter-strict": "pods drop what comes over a secondary network from beyond its subnet",
     "arp-flux": "two links in one subnet answer ARP for one another",
 }
 

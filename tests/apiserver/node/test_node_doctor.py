@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from testcluster.api import MERGE, Api
+from testcluster.control_plane import ADMIN, ControlPlane
 from testcluster.homeport_node import HomeportNode, addresses, links
 from testcluster.machines import ip
 from tests.apiserver.node.workloads import Cluster
@@ -311,16 +313,22 @@ def test_what_is_wrong_without_a_daemon(node: HomeportNode, cluster: Cluster) ->
     note(claims, at="2020-01-01T00:00:00Z", state="Retaining")
     assert doctor.ids() == {"daemon-missing", "claim-untold"}
     assert doctor.report()["exit_code"] == 1
+    forget_claims(claims)
+    assert doctor.ids() == {"daemon-missing"}, "its ADD may be under way"
+    (noted,) = [path for path in (disk.cni_dir / "results").iterdir() if path.name.endswith("-net1")]
+    os.utime(noted, (time.time() - HOUR,) * 2)
+    assert doctor.ids() == {"daemon-missing", "address-unguarded"}, "a pod has an address that nobody knows of"
 
 
-def test_what_the_cluster_has_and_the_node_does_not(node: HomeportNode) -> None:
+def test_what_the_cluster_has_and_the_node_does_not(node: HomeportNode, cluster: Cluster) -> None:
     doctor = Doctor(node)
+    (address,) = node.claims()
     node.stop_daemon()
-    claims = node.disk.state_dir / "claims.db"
-    with sqlite3.connect(claims) as db:
-        db.execute("DELETE FROM claims")
-    db.close()
-    node.wait(lambda: "allocation-unaccounted" in doctor.ids(), 60, "it is no longer taken for one under way")
+    forget_claims(node.disk.state_dir / "claims.db")
+    assert doctor.ids() == {"daemon-missing"}, "its ADD may be under way"
+    since = {"status": {"since": "2020-01-01T00:00:00Z"}}
+    cluster.api.patch(f"{OURS}/{allocation_of(cluster, address)}", since, MERGE)
+    assert doctor.ids() == {"daemon-missing", "allocation-unaccounted"}
 
 
 def test_an_api_server_that_nobody_reaches(node: HomeportNode, tmp_path: Path) -> None:
@@ -345,6 +353,15 @@ def test_a_configuration_that_cannot_be_right_is_all_that_is_told(node: Homeport
     assert [d["id"] for d in report["diagnoses"]] == ["config-broken"]
     assert 'key "stateDir"' in report["diagnoses"][0]["found"]
     assert report["unlooked"]
+
+
+def test_a_look_at_the_cluster_from_afar(node: HomeportNode, control_plane: ControlPlane, admin: Api) -> None:
+    admin.delete("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/homeport-controller")
+    argv = [HOMEPORT, "doctor", "--cluster", "--kubeconfig", str(control_plane.kubeconfig(ADMIN)), "-o", "json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert {d["id"] for d in report["diagnoses"]} == {"controller-missing"}, "the node itself is well"
+    assert (done.returncode, report["unlooked"]) == (1, [])
 
 
 # --- --repair --------------------------------------------------------------------------------------------------------
@@ -398,6 +415,12 @@ def note(claims: Path, **changes: str) -> None:
     with sqlite3.connect(claims) as db:
         ((text,),) = db.execute("SELECT note FROM claims").fetchall()
         db.execute("UPDATE claims SET note = ?", (json.dumps({**json.loads(text), **changes}),))
+    db.close()
+
+
+def forget_claims(claims: Path) -> None:
+    with sqlite3.connect(claims) as db:
+        db.execute("DELETE FROM claims")
     db.close()
 
 
