@@ -88,8 +88,9 @@ def ips_in_range(manifests: Manifests) -> Iterator[Found]:
     whereabouts takes `ips` as addresses beside the one of its range, and nothing records them: another pod gets the
     address as well. Exclude it from the range, or map it (`homeport.dev/addresses`).
     """
+    asking = tuple(_asked(manifests))
     dealt: dict[object, list[tuple[Span, tuple[Network, Range]]]] = {}
-    for network in manifests.networks:
+    for network in manifests.networks if asking else ():
         for pool in pools(network):
             whole = pool.parsed()
             for span in free_spans(whole.span, whole.withheld) if whole is not None else ():
@@ -97,7 +98,7 @@ def ips_in_range(manifests: Manifests) -> Iterator[Found]:
                     if whole is not None:
                         dealt.setdefault(wire, []).append((span, (network, whole)))
     indexes = {wire: SpanIndex(spans) for wire, spans in dealt.items()}
-    for asked in _asked(manifests):
+    for asked in asking:
         near = [indexes[w] for w in (id(asked.network), *wires(asked.network)) if w in indexes]
         given = (what for index in near for _, what in index.meeting(Span(asked.address, asked.address)))
         for network, whole in given:
