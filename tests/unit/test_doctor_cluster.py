@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from ruamel.yaml import YAML
 
+from homeport.admission.rotating import BACKDATED, Life
 from homeport.doctor.cluster import diagnose
 from homeport.doctor.cluster_checks import CHECKS
-from homeport.doctor.cluster_facts import ClusterFacts, Grant, Lease, SeenPod, Unseen
+from homeport.doctor.cluster_facts import ClusterFacts, Grant, Lease, SeenPod, Unseen, Webhook
 from homeport.doctor.cluster_parts import NEEDED
 from homeport.doctor.findings import Severity
 from homeport.ipam.allocations import Allocation, Phase
@@ -176,3 +177,34 @@ def test_a_full_range_that_two_networks_share_is_told_once() -> None:
     assert diagnosis.severity is Severity.WARNING
     assert diagnosis.place == "range 10.9.0.1-10.9.0.6 of shop/lan, shop/second"
     assert diagnosis.found == "0 of 6 addresses free: 6 Bound"
+
+
+def webhook(end: datetime, life: timedelta) -> Webhook:
+    return Webhook(name="x", failure_policy="Ignore", authorities=(Life(end - life - BACKDATED, end),))
+
+
+@pytest.mark.parametrize(
+    ("left", "life", "expected"),
+    [
+        (timedelta(days=29), timedelta(days=90), []),
+        (timedelta(days=1), timedelta(days=90), ["webhook-certificate-ends"]),
+        (timedelta(minutes=15), timedelta(hours=1), []),
+        (timedelta(minutes=5), timedelta(hours=1), ["webhook-certificate-ends"]),
+        (timedelta(minutes=-5), timedelta(hours=1), ["webhook-unverifiable"]),
+    ],
+)
+def test_a_certificate_is_late_by_what_it_was_given(left: timedelta, life: timedelta, expected: list[str]) -> None:
+    """Five webhooks with one bundle are one finding."""
+    registered = tuple(msgspec.structs.replace(webhook(NOW + left, life), name=f"w{n}") for n in range(5))
+
+    assert found(facts(webhooks=registered)) == expected
+
+
+def test_an_old_authority_beside_the_new_one_is_no_matter() -> None:
+    old, new = (
+        webhook(NOW - timedelta(days=1), timedelta(days=90)),
+        webhook(NOW + timedelta(days=80), timedelta(days=90)),
+    )
+    both = msgspec.structs.replace(new, authorities=(*(old.authorities or ()), *(new.authorities or ())))
+
+    assert found(facts(webhooks=(both,))) == []

@@ -23,7 +23,7 @@ _WARNINGS = {
     "controllers-differ": "controllers run from several images",
     "ledger-behind": "changes of addresses are not written into the ledger",
     "webhook-blocks": "the admission webhook stops the cluster when no controller answers",
-    "webhook-certificate-ends": "the admission webhook's certificate authority ends within two days",
+    "webhook-certificate-ends": "the admission webhook's certificate authority ends, and is not replaced",
     "networks-doubtful": "lint finds warnings in the cluster's networks and StatefulSets",
     "holder-gone": "an address is in use by a pod that is gone or ended",
     "pod-without-allocation": "a pod runs on a network with ranges, and has no allocation",

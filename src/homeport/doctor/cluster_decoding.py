@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from cryptography import x509
 
+from homeport.admission.rotating import Life
 from homeport.doctor.cluster_facts import Definition, Grant, Lease, SeenPod, SeenSlot, Webhook
 from homeport.kube import decoding
 from homeport.model.errors import DecodeFailure
@@ -179,17 +180,18 @@ def webhooks(stored: ApiObject) -> tuple[Webhook, ...]:
     """Those of a ValidatingWebhookConfiguration."""
     found = _decode(stored, _Configuration).webhooks or ()
     return tuple(
-        Webhook(name=w.name, failure_policy=w.failure_policy, authorities=_ends(w.client_config.ca_bundle))
+        Webhook(name=w.name, failure_policy=w.failure_policy, authorities=_lives(w.client_config.ca_bundle))
         for w in found
     )
 
 
-def _ends(bundle: str) -> tuple[datetime, ...] | None:
-    """When each certificate of a bundle ends; `bundle` is base64 of PEM."""
+def _lives(bundle: str) -> tuple[Life, ...] | None:
+    """Of each certificate of a bundle, which is base64 of PEM."""
     try:
-        return tuple(c.not_valid_after_utc for c in x509.load_pem_x509_certificates(b64decode(bundle, validate=True)))
+        found = x509.load_pem_x509_certificates(b64decode(bundle, validate=True))
     except ValueError:
         return None
+    return tuple(Life(one.not_valid_before_utc, one.not_valid_after_utc) for one in found)
 
 
 def _paths(schema: Mapping[str, Any], above: str = "") -> Iterator[str]:

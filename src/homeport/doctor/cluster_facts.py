@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from homeport.admission.rotating import Life
 from homeport.ipam.identities import Slot
 from homeport.ipam.objects import NodeState, Pod
 from homeport.ipam.whereabouts import ForeignPool
@@ -79,13 +80,13 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """One webhook of our ValidatingWebhookConfiguration. `authorities` are when each of its caBundle's certificates
-    ends; None for a bundle that cannot be read.
+    """One webhook of our ValidatingWebhookConfiguration. `authorities` are the lives of its caBundle's certificates;
+    None for a bundle that cannot be read.
     """
 
     name: str
     failure_policy: str
-    authorities: tuple[datetime, ...] | None
+    authorities: tuple[Life, ...] | None
 
 
 class Unreadable(msgspec.Struct, frozen=True):

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from homeport.admission.rotating import BACKDATED, Life
 from homeport.doctor.cluster_facts import Chunk, Definition, Grant, Lease, SeenPod, Webhook
-from homeport.doctor.cluster_wording import controller_logs, long
+from homeport.doctor.cluster_wording import controller_logs, first_of, long
 from homeport.doctor.findings import Diagnosis, Severity, Sure
 from homeport.stores.kubernetes.resources import GROUP, VERSION
 from homeport.stores.kubernetes.wire import Record
 
 _NETWORKS = "network-attachment-definitions.k8s.cni.cncf.io"
+_WEBHOOKS = "validatingwebhookconfiguration homeport"
 _SOON = timedelta(days=2)
 _LAG = timedelta(minutes=1)  # that the ledger, or a lease, may be behind
 _APPLY_DEFINITIONS = "kubectl apply -f deploy/crds/"
@@ -227,43 +229,49 @@ def ledger(last: Chunk | None, allocations: Sequence[Record], namespace: str, no
 
 def webhooks(found: Sequence[Webhook], namespace: str, now: datetime) -> Iterator[Diagnosis]:
     """What is registered can be verified, and blocks nobody. That nothing is registered is a choice."""
-    for webhook in found:
-        place = f"validatingwebhookconfiguration homeport, webhook {webhook.name}"
-        if webhook.failure_policy != "Ignore":
-            yield Diagnosis(
-                id="webhook-blocks",
-                severity=Severity.WARNING,
-                sure=Sure.CERTAIN,
-                place=place,
-                found=f"failurePolicy {webhook.failure_policy}",
-                expected="failurePolicy Ignore",
-                why="while no controller answers, nothing that it is to look at can be created or changed",
-                run=("kubectl get validatingwebhookconfiguration homeport -o yaml",),
-            )
-        yield from _certificates(webhook, place, namespace, now)
+    blocking = [webhook.name for webhook in found if webhook.failure_policy != "Ignore"]
+    if blocking:
+        yield Diagnosis(
+            id="webhook-blocks",
+            severity=Severity.WARNING,
+            sure=Sure.LIKELY,
+            place=_WEBHOOKS,
+            found=f"failurePolicy Fail of {first_of(blocking)}",
+            expected="failurePolicy Ignore, unless that is meant",
+            why="while no controller answers, nothing that they are to look at can be created or changed",
+            run=(f"kubectl get {_WEBHOOKS} -o yaml",),
+        )
+    for authorities in dict.fromkeys(webhook.authorities for webhook in found):
+        yield from _authorities(authorities, namespace, now)
 
 
-def _certificates(webhook: Webhook, place: str, namespace: str, now: datetime) -> Iterator[Diagnosis]:
-    last = max(webhook.authorities or (), default=None)
+def _authorities(found: tuple[Life, ...] | None, namespace: str, now: datetime) -> Iterator[Diagnosis]:
+    last = max(found or (), key=lambda life: life.end, default=None)
     if last is None:
-        told = "a caBundle without a certificate" if webhook.authorities == () else "a caBundle that is no certificate"
-    elif last <= now:
-        told = f"a caBundle that ended {long(now - last)} ago"
-    elif last - now < _SOON:
-        told = f"a caBundle that ends in {long(last - now)}"
+        told = "a caBundle without a certificate" if found == () else "a caBundle that is no certificate"
+    elif last.end <= now:
+        told = f"a caBundle that ended {long(now - last.end)} ago"
+    elif last.end - now < _late(last):
+        told = f"a caBundle that ends in {long(last.end - now)}, and was to be replaced long ago"
     else:
         return
-    is_over = last is None or last <= now
+    is_over = last is None or last.end <= now
     yield Diagnosis(
         id="webhook-unverifiable" if is_over else "webhook-certificate-ends",
         severity=Severity.ERROR if is_over else Severity.WARNING,
         sure=Sure.CERTAIN,
-        place=place,
+        place=_WEBHOOKS,
         found=told,
         expected="a certificate that the controllers' own is signed by",
-        why="the API server trusts no answer, so that mistakes are let through unseen",
+        why="the API server trusts no answer then, so that mistakes are let through unseen",
         run=(_pods(namespace), controller_logs(namespace)),
     )
+
+
+def _late(life: Life) -> timedelta:
+    """It is replaced in the last third of its life; half of that is late, and two days are for any other's."""
+    given = life.end - life.begin - BACKDATED
+    return min(given / 6, _SOON) if given > timedelta() else _SOON
 
 
 def _pods(namespace: str) -> str:
