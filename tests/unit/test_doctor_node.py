@@ -309,6 +309,14 @@ def test_a_master_without_a_carrier() -> None:
     assert found(uses=(MACVLAN,), kernel=kernel(HostLink(link=link))) == [("master-down", "warning")]
 
 
+def test_a_link_that_many_networks_stand_on_is_told_of_once() -> None:
+    uses = tuple(msgspec.structs.replace(MACVLAN, network=f"shop/lan-{n}", mtu_bytes=9000 + n) for n in range(3))
+    report = diagnose(msgspec.structs.replace(HEALTHY, uses=uses, pods=(pod("u1", "shop/lan-2"),)))
+    (told,) = report.diagnoses
+    assert (told.id, told.severity) == ("master-mtu", Severity.ERROR), "a pod here needs one of them"
+    assert told.expected == "9002 at least, as network shop/lan-0 and 2 more asks for"
+
+
 def test_arp_flux() -> None:
     eth1 = HostLink(link=ETH1, addresses=on_lan("10.9.0.2/24"))
     eth2 = HostLink(link=msgspec.structs.replace(ETH1, index=3, name="eth2"), addresses=on_lan("10.9.0.3/24"))

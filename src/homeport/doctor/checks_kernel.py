@@ -7,7 +7,7 @@ since not every node has to have every link.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from homeport.doctor.cluster_facts import Seen, Unseen
 from homeport.doctor.facts import HostLink, KernelFacts, SeenPod, Use
@@ -19,102 +19,109 @@ _HALF_MADE = re.compile(r"veth[0-9a-f]{8}")  # containernetworking/plugins ip.Ra
 
 
 class Wanted:
-    """Which networks pods of this node select; all of them may be where that is not known."""
+    """Which networks pods of this node select; none where that is not known."""
 
     def __init__(self, pods: Seen[tuple[SeenPod, ...]]) -> None:
         seen = () if isinstance(pods, Unseen) else pods
         self._networks = {n for pod in seen if not pod.pod.finished for n in pod.networks or ()}
 
-    def severity(self, *uses: Use) -> Severity:
-        """Of what all of these uses fail by."""
-        is_needed = all(use.network in self._networks for use in uses)
-        return Severity.ERROR if is_needed else Severity.WARNING
+    def is_needed(self, use: Use) -> bool:
+        return use.network in self._networks
+
+    def severity(self, uses: Iterable[Use]) -> Severity:
+        """Of what any of these uses fails by."""
+        return Severity.ERROR if any(map(self.is_needed, uses)) else Severity.WARNING
 
 
 def kinds(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> Iterator[Diagnosis]:
     """The kernel can make every kind of link that a network asks for."""
-    for use in uses:
-        kind = LINK_KINDS.get(use.plugin, "")
-        lacking = [k for k in (kind, "bridge" if use.plugin == "bridge" else "") if kernel.kinds.get(k) is False]
-        for one in lacking:
-            yield Diagnosis(
-                id="kind-missing",
-                severity=wanted.severity(use),
-                sure=Sure.CERTAIN,
-                place=f"network {use.network}",
-                found=f"this kernel has no links of kind {one}",
-                expected=f"the module {one}",
-                why="its pods do not start on this node",
-                run=(f"modprobe {one}", f"grep -i {one} /boot/config-$(uname -r)"),
-            )
+    for kind in (kind for kind, is_known in kernel.kinds.items() if not is_known):
+        asking = [use for use in uses if kind in (LINK_KINDS.get(use.plugin), use.plugin)]
+        yield Diagnosis(
+            id="kind-missing",
+            severity=wanted.severity(asking),
+            sure=Sure.CERTAIN,
+            place=f"kernel module {kind}",
+            found=f"this kernel has no links of kind {kind}",
+            expected=f"the module, for {_networks(asking)}",
+            why="their pods do not start on this node",
+            run=(f"modprobe {kind}", f"grep -i {kind} /boot/config-$(uname -r)"),
+        )
+
+
+def _networks(uses: Iterable[Use]) -> str:
+    """`network a/b`, or `network a/b and 2 more`."""
+    first, *more = dict.fromkeys(use.network for use in uses)
+    return f"network {first} and {len(more)} more" if more else f"network {first}"
 
 
 def masters(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> Iterator[Diagnosis]:
-    """Every master is there, up, free to be one, and carries what is asked of it."""
+    """Every master is there, up, free to be one, and carries what is asked of it. Each is told of once."""
     by_name = {host.link.name: host for host in kernel.links}
     standing: dict[str, list[Use]] = {}
     for use in uses:
-        if use.master is None or use.is_in_pod:
-            continue
-        name = use.master or kernel.uplink
-        if name in by_name:
-            yield from _master(use, by_name[name], kernel, wanted)
-            standing.setdefault(name, []).append(use)
-        else:
-            yield _no_master(use, name, wanted)
+        if use.master is not None and not use.is_in_pod:
+            standing.setdefault(use.master or kernel.uplink, []).append(use)
     for name, those in standing.items():
-        yield from _shared(name, those, wanted)
+        if name in by_name:
+            yield from _master(by_name[name], those, kernel, wanted)
+            yield from _shared(name, those, wanted)
+        else:
+            yield _no_master(name, those, wanted)
 
 
-def _no_master(use: Use, name: str, wanted: Wanted) -> Diagnosis:
+def _no_master(name: str, uses: list[Use], wanted: Wanted) -> Diagnosis:
     return Diagnosis(
         id="master-missing",
-        severity=wanted.severity(use),
+        severity=wanted.severity(uses),
         sure=Sure.CERTAIN,
-        place=f"network {use.network}",
-        found=f'no link "{name}" on this node' if name else "no default route, whose link it would stand on",
-        expected=f"the master of its {use.plugin}",
-        why="its pods do not start on this node",
+        place=f'link "{name}"' if name else "default route",
+        found="not on this node",
+        expected=f"the master of {_networks(uses)}" + ("" if name else ", which names none"),
+        why="their pods do not start on this node",
         run=("ip -br link", "ip route show default"),
     )
 
 
-def _master(use: Use, host: HostLink, kernel: KernelFacts, wanted: Wanted) -> Iterator[Diagnosis]:
+def _master(host: HostLink, uses: list[Use], kernel: KernelFacts, wanted: Wanted) -> Iterator[Diagnosis]:
     link = host.link
     place = f'link "{link.name}"'
     if not link.up or not link.running:
         yield Diagnosis(
             id="master-down",
-            severity=wanted.severity(use),
+            severity=wanted.severity(uses),
             sure=Sure.CERTAIN,
             place=place,
             found="down" if not link.up else "up, without a carrier",
-            expected=f"up and running, as network {use.network} stands on it",
+            expected=f"up and running, as {_networks(uses)} stands on it",
             why="pods of the network start and reach nobody; no address can be probed for strangers",
             run=(f"ip link set {link.name} up", f"ethtool {link.name}"),
         )
-    if link.master is not None and use.plugin in ("macvlan", "ipvlan"):
-        above = next((h.link.name for h in kernel.links if h.link.index == link.master), str(link.master))
+    above = [use for use in uses if use.plugin in ("macvlan", "ipvlan")]
+    if link.master is not None and above:
+        bridge = next((h.link.name for h in kernel.links if h.link.index == link.master), str(link.master))
         yield Diagnosis(
             id="master-enslaved",
-            severity=wanted.severity(use),
+            severity=wanted.severity(above),
             sure=Sure.CERTAIN,
             place=place,
-            found=f'a port of "{above}"',
-            expected=f"free for the {use.plugin} of network {use.network}",
-            why="the kernel refuses (EBUSY): its pods do not start on this node",
-            run=(f"ip -d link show {link.name}", f"# name {above} as the master instead"),
+            found=f'a port of "{bridge}"',
+            expected=f"free for the {above[0].plugin} of {_networks(above)}",
+            why="the kernel refuses (EBUSY): their pods do not start on this node",
+            run=(f"ip -d link show {link.name}", f"# name {bridge} as the master instead"),
         )
-    if use.mtu_bytes > link.mtu_bytes:
+    greater = [use for use in uses if use.mtu_bytes > link.mtu_bytes]
+    if greater:
+        most = max(use.mtu_bytes for use in greater)
         yield Diagnosis(
             id="master-mtu",
-            severity=wanted.severity(use),
+            severity=wanted.severity(greater),
             sure=Sure.CERTAIN,
             place=place,
             found=f"an MTU of {link.mtu_bytes}",
-            expected=f"{use.mtu_bytes} at least, as network {use.network} asks for",
-            why="a link may not carry more than its master: its pods do not start on this node",
-            run=(f"ip link set {link.name} mtu {use.mtu_bytes}",),
+            expected=f"{most} at least, as {_networks(greater)} asks for",
+            why="a link may not carry more than its master: their pods do not start on this node",
+            run=(f"ip link set {link.name} mtu {most}",),
         )
 
 
@@ -124,7 +131,7 @@ def _shared(name: str, uses: list[Use], wanted: Wanted) -> Iterator[Diagnosis]:
     if macvlan is not None and ipvlan is not None:
         yield Diagnosis(
             id="master-shared",
-            severity=wanted.severity(macvlan, ipvlan),
+            severity=Severity.ERROR if wanted.is_needed(macvlan) and wanted.is_needed(ipvlan) else Severity.WARNING,
             sure=Sure.CERTAIN,
             place=f'link "{name}"',
             found=f"network {macvlan.network} has macvlan and network {ipvlan.network} ipvlan on it",
@@ -157,7 +164,7 @@ def _rp_filter(kernel: KernelFacts, uses: tuple[Use, ...], wanted: Wanted) -> It
     values = {kernel.sysctls.get(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", "default")}
     by_source = {use.network for use in uses if use.plugin == "sbr"}
     plain = [use for use in uses if use.plugin in LINK_KINDS and use.network not in by_source]
-    needed = next((use for use in plain if wanted.severity(use) is Severity.ERROR), None)
+    needed = next(filter(wanted.is_needed, plain), None)
     if needed is not None and "1" in values and "2" not in values:
         yield Diagnosis(
             id="rp-filter-strict",
