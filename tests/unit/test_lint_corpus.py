@@ -1,4 +1,4 @@
-"""The corpus of manifests: mistakes people made, each with what lint says of it, and correct ones, of which it is silent.
+"""The corpus of manifests: mistakes people made, each with what lint says of it, and correct ones, which it passes.
 
 A file of tests/fixtures/lint begins with comments. `# source:` says where it comes from: an issue of a public tracker,
 retold with our own manifest; a page of documentation; or `none:` and why one writes it. In `mistakes`, each
@@ -17,6 +17,7 @@ import pytest
 
 from homeport.lint.checking import check
 from homeport.lint.findings import Severity
+from homeport.lint.fixing import fix
 from homeport.lint.rules import ALL
 
 LINT = Path(__file__).parents[1] / "fixtures/lint"
@@ -73,6 +74,20 @@ def test_a_mistake_says_where_it_comes_from_and_what_happened(path: Path) -> Non
     assert _ISSUE.fullmatch(came_from) or came_from.startswith("none: ")
     told = [line for line in header(path)[1:] if not _EXPECT.fullmatch(line)]
     assert came_from.startswith("none: ") or told, f"{path.name}: what happened is not told"
+
+
+@pytest.mark.parametrize("path", MISTAKES, ids=named)
+def test_fixing_a_mistake_comes_to_rest_and_makes_no_other(path: Path) -> None:
+    text = path.read_text()
+    before = Counter(f.rule for f in check({path.name: text}).findings)
+
+    once = fix({path.name: text}).texts
+    twice = fix(once).texts
+
+    assert twice == once
+    after = check(once).findings
+    assert not [f for f in after if f.fixable]
+    assert not Counter(f.rule for f in after) - before
 
 
 @pytest.mark.parametrize("path", CORRECT, ids=named)

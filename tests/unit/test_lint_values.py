@@ -155,3 +155,11 @@ def test_a_network_that_portmap_serves_may_be_selected() -> None:
     require_silent(
         listed('{"type":"ptp","ipam":{"type":"host-local","subnet":"10.1.0.0/24"}}', '{"type":"portmap"}') + workload()
     )
+
+
+def test_half_a_character_is_refused_and_not_stumbled_over() -> None:
+    odd = listed('{"type":"br\\ud800","capabilities":{"mac":true}}') + workload(
+        '\'[{"name":"net","mac":"02:00:00:00:00:05"}]\''
+    )
+
+    assert [rule for rule, _, _ in places(odd)] == ["unknown-plugin"]

@@ -72,8 +72,14 @@ def require_known(value: Mapping[str, Any], into: type[msgspec.Struct], *, at: s
 
 
 def write(value: Any) -> bytes:
-    """The form plugins print: four-space indented, no newline at the end."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=4)
+    """The form plugins print: four-space indented, no newline at the end.
+
+    Raises `DecodeFailure` for text that has no UTF-8: half of a surrogate pair, which JSON can escape.
+    """
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=4)
+    except UnicodeEncodeError as e:
+        raise DecodeFailure(f"write JSON: found {e.object[e.start : e.end]!a}, expected text that UTF-8 can hold") from e
 
 
 def shown(value: Any) -> str:

@@ -41,7 +41,9 @@ def link_name(network: Network) -> Iterator[Found]:
                 name = str(node.value) if node is not None and node.kind == "string" else ""
                 judged = name if longest else name[:IFNAME_MAX]
                 if node is not None and name and not is_ifname(judged):
-                    size = f", {len(name.encode())} bytes" if longest and len(name) > longest else ""
+                    size = (
+                        f", {len(name.encode(errors='surrogatepass'))} bytes" if longest and len(name) > longest else ""
+                    )
                     yield network.found(
                         node.span,
                         f"{shown(key)} {shown(name)} is no name of a link{size}",
