@@ -18,6 +18,11 @@ Schema = dict[str, Any]
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _PLACE = "https://homeport.dev/schema/"
+# Notes, which lint passes over as well.
+_NO_OTHERS: Schema = {
+    "patternProperties": {r"^(_|//|#)|[/.]|^comment$": {}},
+    "additionalProperties": False,
+}  # but notes
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"  # RFC 1123 subdomain
 
 
@@ -29,7 +34,7 @@ def of_config() -> Schema:
         "$id": f"{_PLACE}config.json",
         "title": "CNI network configuration",
         "if": {"required": ["plugins"]},
-        "then": {"type": "object", "properties": listed, "additionalProperties": False},
+        "then": {"type": "object", "properties": listed, **_NO_OTHERS},
         "else": {
             "allOf": [{"$ref": "#/definitions/plugin"}],
             "properties": {"plugins": _plugins(), **_properties({"cniVersion": NETWORK["cniVersion"]})},
@@ -113,7 +118,7 @@ def _chosen(prefix: str, kinds: Mapping[str, Kind]) -> Schema:
 
 def _object(keys: Mapping[str, Key]) -> Schema:
     required = [name for name, key in keys.items() if key.required]
-    schema: Schema = {"type": "object", "properties": _properties(keys), "additionalProperties": False}
+    schema: Schema = {"type": "object", "properties": _properties(keys), **_NO_OTHERS}
     return {**schema, "required": required} if required else schema
 
 
