@@ -79,7 +79,7 @@ def write(value: Any) -> bytes:
     try:
         return msgspec.json.format(msgspec.json.encode(value), indent=4)
     except UnicodeEncodeError as e:
-        raise DecodeFailure(f"write JSON: found {e.object[e.start : e.end]!a}, expected text that UTF-8 can hold") from e
+        raise DecodeFailure(f"write JSON: found {e.object[e.start]!a}, expected text that UTF-8 can hold") from e
 
 
 def shown(value: Any) -> str:
