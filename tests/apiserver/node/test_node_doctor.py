@@ -194,10 +194,10 @@ def both(one: Break, other: Break) -> Iterator[None]:
 
 
 def result(node: HomeportNode, cluster: Cluster, **instead: str) -> tuple[Path, bytes]:
-    """(path, contents) of a result like that of db-0's secondary interface, of another container."""
+    """(path, contents) of a result like that of db-0's secondary interface, of another container and without ranges."""
     (path,) = [p for p in (node.disk.cni_dir / "results").iterdir() if p.name.endswith("-net1")]
     entry = json.loads(path.read_text())
-    entry["containerId"] = "f" * 40
+    entry.update({"containerId": "f" * 40, "config": ""})
     arguments = dict(entry["cniArgs"])
     arguments.update({"K8S_POD_UID": "00000000-dead", "K8S_POD_NAME": "gone-0"})
     entry["cniArgs"] = list(arguments.items())
