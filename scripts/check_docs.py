@@ -1,4 +1,4 @@
-"""Part of `make check`: links inside the documentation resolve, every page is reachable, errors.md matches the code."""
+"""Part of `make check`: links inside the documentation resolve, every page is reachable, what code writes is current."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import write_lint_docs
 from write_errors_doc import PAGE, page
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ def problems() -> list[str]:
     found += [f"{p.relative_to(ROOT)}: no page links to it" for p in pages if p not in reached]
     if PAGE.read_text() != page():
         found.append("docs/errors.md: not what the code says; run scripts/write_errors_doc.py")
-    return found
+    return found + write_lint_docs.problems()
 
 
 if __name__ == "__main__":

@@ -181,4 +181,4 @@ def test_nothing_from_a_file_reaches_the_terminal_raw() -> None:
 def test_the_page_about_lint_lists_every_rule_as_it_is() -> None:
     page = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
     for rule in (check.rule for check in ALL):
-        assert f"| `{rule.id}` | {rule.severity.value} | {rule.fix} | {rule.summary} |" in page
+        assert f"| [`{rule.id}`](lint/{rule.id}.md) | {rule.severity.value} | {rule.fix} | {rule.summary} |" in page

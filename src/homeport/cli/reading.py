@@ -12,7 +12,7 @@ from homeport.model.errors import CniError, DecodeFailure, IOFailure
 
 STDIN = "-"
 STDIN_NAME = "<stdin>"
-_SUFFIXES = (".yaml", ".yml", ".json", ".conf", ".conflist")
+SUFFIXES = (".yaml", ".yml", ".json", ".conf", ".conflist")
 _MAX_BYTES = 32 * 1024 * 1024
 
 
@@ -42,9 +42,9 @@ def _found(given: str) -> list[tuple[str, Path | None]]:
     below: list[Path] = []
     for root, directories, names in os.walk(path, onerror=_refuse):
         directories[:] = sorted(d for d in directories if not d.startswith("."))
-        below += [Path(root, n) for n in sorted(names) if n.endswith(_SUFFIXES) and not n.startswith(".")]
+        below += [Path(root, n) for n in sorted(names) if n.endswith(SUFFIXES) and not n.startswith(".")]
     if not below:
-        raise IOFailure(f'read directory "{given}": found no manifest, expected files named *{", *".join(_SUFFIXES)}')
+        raise IOFailure(f'read directory "{given}": found no manifest, expected files named *{", *".join(SUFFIXES)}')
     return [(str(p), p) for p in below]
 
 
