@@ -24,6 +24,9 @@ LINT = Path(__file__).parents[1] / "fixtures/lint"
 MISTAKES = sorted((LINT / "mistakes").glob("*.yaml"))
 CORRECT = sorted((LINT / "correct").glob("*.yaml"))
 
+REVEALED = ("ips-repeated",)
+"""What cannot be seen before another mistake is mended."""
+
 _SOURCE = re.compile(r"# source: (\S.*)")
 _EXPECT = re.compile(r"# expect: (\d+) ([a-z0-9-]+)")
 _ISSUE = re.compile(r"(k8snetworkplumbingwg/(multus-cni|whereabouts)|containernetworking/plugins)#[1-9]\d*")
@@ -87,7 +90,7 @@ def test_fixing_a_mistake_comes_to_rest_and_makes_no_other(path: Path) -> None:
     assert twice == once
     after = check(once).findings
     assert not [f for f in after if f.fixable]
-    assert not Counter(f.rule for f in after) - before
+    assert not Counter(f.rule for f in after if f.rule not in REVEALED) - before
 
 
 @pytest.mark.parametrize("path", CORRECT, ids=named)

@@ -144,7 +144,7 @@ FIRING = [
     ("annotation-syntax", POOL + workload("«net@a-longer-name-{ordinal+8}", replicas=3)),
     (
         "annotation-syntax",
-        POOL + workload('\'«[{"name": "net", "ips": ["10.1.0.{ordinal+254}/24"]}]\'', replicas=3),
+        POOL + workload('\'[{"name": "net", "ips": [«"10.1.0.{ordinal+254}/24"]}]\'', replicas=3),
     ),
     ("annotation-syntax", POOL + workload(more="        v1.multus-cni.io/default-network: «net,net\n")),
     ("unknown-network", static("vlan0") + workload("«vlan{ordinal}", replicas=3)),

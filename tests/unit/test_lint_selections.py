@@ -42,6 +42,14 @@ FIRING = [
     ("misspelt-key", NET + asking('{"name":"net",«"ipRequest":["10.1.0.5"]}')),
     ("misspelt-key", NET + asking('{"name":"net","bandwidth":{«"ingressrate":5}}')),
     ("unknown-key", NET + asking('{"name":"net",«"vlan":5}')),
+    ("annotation-syntax", NET + asking('{"name":"net"}', '{"name":«"ns/net"}')),
+    ("annotation-syntax", NET + asking('{"name":"net"}', '«{"nam":"net"}')),
+    ("annotation-syntax", NET + asking('{"name":"net","interface":«"much-too-long-a-name"}')),
+    ("annotation-syntax", NET + asking('{"name":"net","ips":["10.9.0.5",«"10.9.0.6/33"]}')),
+    ("annotation-syntax", NET + asking('{"name":"net","portMappings":[{"hostPort":«"80"}]}')),
+    ("annotation-syntax", NET + asking('{"name":"net","mac":«"zz"}')),
+    ("annotation-syntax", NET + workload("net, «b/c/d , net")),
+    ("annotation-syntax", NET + workload("net,«Net@a")),
     ("mac-address", NET + asking('{"name":"net","mac":«"03:00:00:00:00:05"}')),
     ("mac-address", NET + asking('{"name":"net","mac":«"00-00-00-00-00-00"}')),
 ]
@@ -93,6 +101,16 @@ def test_keys_of_a_selection_are_mended() -> None:
     after = fix({"a.yaml": text}).texts["a.yaml"]
 
     assert after == NET + asking('{"name":"net","interface":"a","mac":"02:00:00:00:00:05"}')
+
+
+@pytest.mark.parametrize("key", ["ips", "default-route"])
+def test_one_address_where_a_list_is_expected_gets_its_brackets(key: str) -> None:
+    address = "10.1.0.5/24" if key == "ips" else "10.1.0.5"
+    text = FREE + asking(f'{{"name":"net","{key}":"{address}"}}')
+
+    after = fix({"a.yaml": text}).texts["a.yaml"]
+
+    assert after == FREE + asking(f'{{"name":"net","{key}":["{address}"]}}')
 
 
 def test_an_old_key_beside_the_new_one_is_left() -> None:

@@ -5,6 +5,7 @@ A namespace that a manifest leaves out is the one it will be applied to: it matc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from homeport.cni import conflists
@@ -12,7 +13,7 @@ from homeport.cni.documents import shown
 from homeport.ipam import policies
 from homeport.lint import wishes
 from homeport.lint.catalogue import nearest
-from homeport.lint.findings import Found, Severity, Span
+from homeport.lint.findings import Edit, Found, Severity, Span
 from homeport.lint.manifests import (
     ADDRESSES,
     DEFAULT_NETWORK,
@@ -30,8 +31,12 @@ from homeport.lint.wishes import Wish
 from homeport.model.errors import CniError
 from homeport.multinet import capabilities, selections
 
+_STEP = re.compile(r"\[([0-9]+)\]|\.([A-Za-z-]+)")
+_STEPS = re.compile(r"(?:\[[0-9]+\]|\.[A-Za-z-]+)*")
+_LISTS = (("ips",), ("default-route",))
 
-@rule("annotation-syntax", Severity.ERROR)
+
+@rule("annotation-syntax", Severity.ERROR, fix="puts brackets around one address where a list is expected")
 def annotation_syntax(manifests: Manifests) -> Iterator[Found]:
     """An annotation about networks cannot be read.
 
@@ -134,7 +139,49 @@ def _unreadable_selection(workload: Workload, key: str, text: Embedded) -> Itera
             for slip in text.slips:
                 yield workload.found(slip.span, f"found {slip.found}", f"expected {slip.right}")
         else:
-            yield workload.found(text.scalar.span(Span(0, len(text.scalar.text))), *said(e))
+            yield _misread(workload, key, text, e)
+
+
+def _misread(workload: Workload, key: str, text: Embedded, error: CniError) -> Found:
+    """What pods would be told, at the entry or value that the error names."""
+    path = _path(error.msg, key)
+    node = text.root if selections.is_json(text.scalar.text) else None
+    found, right = said(error)
+    if node is None:
+        item = path[0] if path and isinstance(path[0], int) else None
+        return workload.found(text.scalar.span(_item(text.scalar.text, item)), found, right)
+    for step in path:
+        inner = _inside(node, step)
+        if inner is None:
+            break
+        node = inner
+    start, end = node.span.start, node.span.end
+    lists = path[1:] in _LISTS and node.kind == "string"
+    edits = (Edit(start, start, "["), Edit(end, end, "]")) if lists else ()
+    return Found(file=workload.file, span=node.span, found=found, right=right, edits=edits)
+
+
+def _inside(node: Node, step: int | str) -> Node | None:
+    if isinstance(step, str):
+        return node.get(step)
+    return node.items[step] if step < len(node.items) else None
+
+
+def _path(message: str, key: str) -> tuple[int | str, ...]:
+    """The steps that a message names behind the annotation's key: `[0].ips` as 0 and "ips"."""
+    written = _STEPS.match(message.partition(key)[2])
+    steps = _STEP.finditer(written[0]) if written is not None else ()
+    return tuple(int(step[1]) if step[1] else step[2] for step in steps)
+
+
+def _item(written: str, number: int | None) -> Span:
+    """The stretch of an item of the short form, the whole annotation without a number."""
+    if number is None:
+        return Span(0, len(written))
+    items = written.split(",")
+    start = sum(len(item) + 1 for item in items[:number])
+    item = items[number]
+    return Span(start + len(item) - len(item.lstrip()), start + len(item.rstrip()))
 
 
 def _unhonoured(network: Network, wish: Wish) -> tuple[str, ...]:
