@@ -23,6 +23,8 @@ import msgspec
 from benchmarks.controller import Watched, free_port
 from benchmarks.measuring import Spread
 
+from benchmarks import report
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from testcluster.access import Access
@@ -37,8 +39,6 @@ WORKLOADS = 50  # that are there, on the same networks
 _PATIENCE_SECONDS = 60.0
 _OPENED_AT_ONCE = 50
 _MISTAKE, _SHED = "homeport: annotation-key:", "too many requests at once"
-_PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-_BEGIN, _END = "<!-- admission -->", "<!-- /admission -->"
 Json = dict[str, Any]
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="homeport-bench-") as folder:
         found = measure(Path(folder), writes=args.writes, rounds=args.rounds)
     if args.write:
-        write_page(found)
+        report.write_tables("measured admission", report.machine(), tables(found))
     print(msgspec.json.format(msgspec.json.encode(found)).decode())
 
 
@@ -244,37 +244,31 @@ def _is_reviewed(admin: Api) -> bool:
     return False
 
 
-def write_page(found: Figures) -> None:
-    """Between its two marks in the page."""
-    before, _, rest = _PAGE.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    _PAGE.write_text(f"{before}{_BEGIN}\n{text(found)}\n{_END}{after}")
-
-
-def text(found: Figures) -> str:
-    """A table: for each figure the median of its rounds."""
-    rows = ["| | p50 ms | p95 ms | slowest ms | writes a second |", "| --- | --- | --- | --- | --- |"]
+def tables(found: Figures) -> list[report.Table]:
+    """Of each figure the median of its rounds, and what became of all reviews."""
+    rows = []
     for name, bursts in (("without reviews", found.ignored), ("under review", found.reviewed)):
         keys = ("p50", "p95", "slowest", "a_second")
-        values = (Spread.of([getattr(burst, key) for burst in bursts]).median for key in keys)
-        rows.append(f"| {name} | {' | '.join(f'{value:.0f}' for value in values)} |")
+        medians = (Spread.of([getattr(burst, key) for burst in bursts]).median for key in keys)
+        rows.append([name, *(f"{median:.0f}" for median in medians)])
     assert found.ratio_p50 is not None
     assert found.ratio_a_second is not None
-    ratio, rate = found.ratio_p50, found.ratio_a_second
-    warned, shed, missed = (sum(getattr(b, key) for b in found.reviewed) for key in ("warned", "shed", "missed"))
-    return "\n".join(
-        [
-            f"{found.writes} writes at once, {found.rounds} rounds, {found.cores} CPUs; medians of the rounds.",
-            "",
-            *rows,
-            "",
-            f"Ratio within a round, under review against without: p50 {ratio.median:.1f} ({ratio.min:.1f}.."
-            f"{ratio.max:.1f}), writes a second {rate.median:.2f} ({rate.min:.2f}..{rate.max:.2f}).",
-            f"Of {warned + shed + missed} reviews {warned} were judged, {shed} allowed unseen by the webhook,"
-            f" {missed} by the API server.",
-            f"The controller spent {found.cpu_ms:.1f} ms of CPU on each: TLS, HTTP and the review.",
-        ]
-    )
+    ratios = (found.ratio_p50, found.ratio_a_second)
+    p50, rate = (f"{spread.median:.2f} ({spread.min:.2f}..{spread.max:.2f})" for spread in ratios)
+    rows.append(["ratio within a round", p50, "", "", rate])
+    became = [str(sum(getattr(burst, key) for burst in found.reviewed)) for key in ("warned", "shed", "missed")]
+    return [
+        (
+            f"{found.writes} writes at once, {found.rounds} rounds",
+            ["writes", "p50 ms", "p95 ms", "slowest ms", "a second"],
+            rows,
+        ),
+        (
+            "What became of the reviews",
+            ["judged", "allowed unseen by the webhook", "allowed unseen by the API server", "CPU ms each"],
+            [[*became, f"{found.cpu_ms:.1f}"]],
+        ),
+    ]
 
 
 if __name__ == "__main__":

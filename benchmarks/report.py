@@ -167,17 +167,18 @@ def missing(report: Report) -> list[str]:
 def write_page(report: Report) -> None:
     """Puts the tables between the page's marks and leaves its words alone."""
     alone = msgspec.structs.replace(report, cluster=None)
-    _write("measured", report.machine, tables(alone), report.missing)
+    write_tables("measured", report.machine, tables(alone), report.missing)
     if report.cluster is not None:
         write_cluster(report.machine, report.cluster)
 
 
 def write_cluster(machine: str, cluster: ClusterReport) -> None:
     """The same with what `benchmarks.cluster` measured alone."""
-    _write("measured cluster", machine, of_cluster(cluster), cluster.missing)
+    write_tables("measured cluster", machine, of_cluster(cluster), cluster.missing)
 
 
-def _write(mark: str, machine: str, found: Sequence[Table], missing: Sequence[str]) -> None:
+def write_tables(mark: str, machine: str, found: Sequence[Table], missing: Sequence[str] = ()) -> None:
+    """Puts tables into the page, between its mark `mark` and the end mark after that."""
     parts = [f"Measured on {machine}.\n"]
     for title, headers, rows in found:
         lines = [headers, ["---"] * len(headers), *rows]
