@@ -33,7 +33,7 @@ from homeport.doctor.facts import (
     Use,
 )
 from homeport.doctor.findings import Severity, Sure
-from homeport.doctor.node import diagnose
+from homeport.doctor.node import diagnose, steady
 from homeport.doctor.node_checks import CHECKS
 from homeport.doctor.repairs import TakeDown
 from homeport.ipam.allocations import Allocation, Phase
@@ -358,7 +358,9 @@ def test_interfaces_of_pods_that_are_there() -> None:
     assert found(attached=(attached("u1"),), pods=(pod("u1"),)) == []
     static = pod("mirror", **{STATIC_HASH: "u1"})
     assert found(attached=(attached("u1"),), pods=(static,)) == [], "a static pod is known by its hash"
-    assert found(attached=(attached("u1", found=None),), pods=(pod("u1"),)) == [("interface-lost", "error")]
+    lost = attached("u1", found=None, makes_link=True)
+    assert found(attached=(lost,), pods=(pod("u1"),)) == [("interface-lost", "error")]
+    assert found(attached=(attached("u1", found=None),), pods=(pod("u1"),)) == [], "a device that is no link has none"
     assert found(attached=(attached("u1", found=frozenset()),), pods=(pod("u1"),)) == [("interface-lost", "error")]
 
 
@@ -393,8 +395,31 @@ def test_what_claims_and_the_cluster_say() -> None:
     ]
     assert found(allocations={place: mine}) == [("allocation-unaccounted", "warning")]
     assert found(allocations={place: allocation("u1", since=NOW)}) == []
+    assert found(allocations={place: mine}, passing=frozenset({place})) == [], "it is being let go"
     kept = allocation("u1", phase=Phase.RETAINED, holder=None)
     assert found(allocations={place: kept}) == [], "nobody has it"
+
+
+def test_what_is_on_its_way_is_not_told_of() -> None:
+    mine = claim(allocation("u1"))
+    first = msgspec.structs.replace(HEALTHY, attached=(attached("u1", has_pool=True),), claims=(mine,))
+    assert [d.id for d in diagnose(first).diagnoses] == ["address-unguarded", "namespace-left"]
+    gone = steady(first, (), ())
+    assert (gone.attached, gone.claims, gone.passing) == ((), (), frozenset({mine.place}))
+    assert diagnose(gone).diagnoses == (), "its DEL came meanwhile"
+    let_go = steady(first, first.attached, (msgspec.structs.replace(mine, state=State.DELETING),))
+    assert (let_go.claims, let_go.passing) == ((), frozenset({mine.place}))
+    older = msgspec.structs.replace(attached("u1", has_pool=True), age_seconds=601)
+    same = steady(first, (older,), (mine,))
+    assert (same.attached, same.claims, same.passing) == ((older,), (mine,), frozenset())
+
+
+def test_what_was_seen_only_once_is_not_seen() -> None:
+    unseen = Unseen("it broke")
+    assert steady(HEALTHY, unseen, unseen).attached is unseen
+    assert steady(HEALTHY, (), unseen).claims is unseen
+    before = msgspec.structs.replace(HEALTHY, attached=unseen, claims=unseen)
+    assert (steady(before, (), ()).attached, steady(before, (), ()).claims) == (unseen, unseen)
 
 
 def test_an_interface_of_a_range_that_nobody_has_noted() -> None:

@@ -6,7 +6,7 @@ there is no daemon.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from homeport.doctor.facts import Attached, SeenPod, Site
@@ -27,13 +27,13 @@ def interfaces(attached: Iterable[Attached]) -> Iterator[Diagnosis]:
     """What ADD gave an interface is on it."""
     for one in attached:
         lost = one.wanted - (one.found or frozenset())
-        if one.is_there and lost:
+        if one.is_there and lost and (one.found is not None or one.makes_link):
             who = one.pod or f"container {one.key.container_id}"
             what = "no such link" if one.found is None else f"without {', '.join(sorted(map(str, lost)))}"
             yield Diagnosis(
                 id="interface-lost",
                 severity=Severity.ERROR,
-                sure=Sure.CERTAIN,
+                sure=Sure.LIKELY,  # a pod may change its own addresses
                 place=f"{one.key.ifname} of {who}",
                 found=what,
                 expected=f"{', '.join(sorted(map(str, one.wanted)))}, as its ADD left it",
@@ -100,11 +100,17 @@ def _result_left(site: Site, one: Attached) -> Diagnosis:
 
 
 def held(
-    site: Site, claims: Iterable[HeldClaim], allocations: Mapping[Place, Allocation], now: datetime
+    site: Site,
+    claims: Iterable[HeldClaim],
+    allocations: Mapping[Place, Allocation],
+    *,
+    passing: Collection[Place],
+    now: datetime,
 ) -> Iterator[Diagnosis]:
     """What interfaces of this node have is theirs in the cluster, and the other way round."""
-    known = {claim.place: claim for claim in claims}
-    for place, claim in known.items():
+    claimed = {claim.place: claim for claim in claims}
+    known = {*claimed, *passing}
+    for place, claim in claimed.items():
         if now - claim.at < _SETTLED:
             continue
         if claim.is_pending:

@@ -205,7 +205,8 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     """An interface by the result that its ADD left. `is_there`: its namespace is.
 
     `wanted` are the addresses it was given, `found` those that the kernel has on it; None when it has no such link.
-    `has_pool`: its network gives every interface an address of a range.
+    `has_pool`: its network gives every interface an address of a range. `makes_link`: a plugin of its network makes a
+    link of the kernel, and not, say, a device for DPDK.
     """
 
     key: AttachmentKey
@@ -217,6 +218,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True):
     wanted: frozenset[IPAddress] = frozenset()
     found: frozenset[IPAddress] | None = None
     has_pool: bool = False
+    makes_link: bool = False
 
 
 class ApiFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,8 +235,9 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was read of one node, or `Unseen`. `allocations` are those that say this node holds them, with
     those of addresses that `claims` has; a place that has none is not in it. `unreadable` names what cannot be decoded.
 
-    Attachments were read first, then claims, allocations and pods: a pod that is not among them was gone after its
-    interface had been there.
+    Attachments and claims were read before allocations and pods and once more after them: what was not the same both
+    times is left out. So a pod that is not there was gone while its interface was still there, and what is being given
+    back at this moment is not told of. `passing` are the addresses of claims that were left out.
     """
 
     now: datetime
@@ -248,4 +251,5 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     claims: Seen[tuple[HeldClaim, ...]]
     allocations: Seen[Mapping[Place, Allocation]]
     attached: Seen[tuple[Attached, ...]]
+    passing: frozenset[Place] = frozenset()
     unreadable: tuple[tuple[str, str], ...] = ()  # (what, why)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from homeport.cni import conflists, versions
+from homeport.cni.conflists import ConfList
 from homeport.doctor.facts import Attached, HostLink, KernelFacts
 from homeport.host.kernel import Kernel
 from homeport.model.addresses import IPAddress, IPInterface
@@ -20,6 +21,7 @@ from homeport.plugins.registry import LINK_KINDS
 from homeport.runtime import pooling
 from homeport.runtime.caching import CachedAttachment, ResultCache
 
+_LINK_MAKERS = frozenset({*LINK_KINDS, "ptp", "vlan"})
 SETTINGS = (
     "net/ipv4/ip_forward",
     "net/ipv4/conf/all/arp_ignore",
@@ -70,7 +72,9 @@ def attached(host: Kernel, results: ResultCache) -> tuple[tuple[Attached, ...], 
 
 def _attached(host: Kernel, entry: CachedAttachment, path: Path) -> Attached:
     """A result of a plugin that makes no interface of its own (loopback's, say) has no addresses to look for."""
-    ips = entry.decoded_result(versions.CURRENT).ips
+    result = entry.decoded_result(versions.CURRENT)
+    elsewhere = {n for n, one in enumerate(result.interfaces) if one.name != entry.key.ifname}
+    network = _network(entry.config)
     is_there = bool(entry.netns_path) and host.namespace_exists(entry.netns_path or "")
     namespace, name = entry.args.get("K8S_POD_NAMESPACE", ""), entry.args.get("K8S_POD_NAME", "")
     return Attached(
@@ -80,16 +84,25 @@ def _attached(host: Kernel, entry: CachedAttachment, path: Path) -> Attached:
         pod_uid=entry.args.get("K8S_POD_UID", ""),
         age_seconds=_age_seconds(path),
         is_there=is_there,
-        wanted=frozenset(ip.address.ip for ip in ips),
+        wanted=frozenset(ip.address.ip for ip in result.ips if ip.interface not in elsewhere),
         found=_found(host, entry.key.ifname, entry.netns_path) if is_there and entry.netns_path else None,
-        has_pool=_has_pool(entry.config),
+        has_pool=network is not None and _has_pool(network),
+        makes_link=network is not None and any(plugin.get("type") in _LINK_MAKERS for plugin in network.plugins),
     )
 
 
-def _has_pool(config: bytes) -> bool:
+def _network(config: bytes) -> ConfList | None:
+    """None for one that cannot be read: entries of old runtimes have none."""
+    try:
+        return conflists.parse(config)
+    except CniError:
+        return None
+
+
+def _has_pool(network: ConfList) -> bool:
     """No for a network that does not say so itself: its ranges may be in a file of Whereabouts'."""
     try:
-        pool = pooling.pool_of(conflists.parse(config))
+        pool = pooling.pool_of(network)
     except CniError:
         return False
     return pool is not None and bool(pool.ranges)

@@ -48,7 +48,7 @@ def examine(site: Site, tools: Tools, *, environ: Mapping[str, str]) -> Report:
 
 
 def gather(site: Site, tools: Tools, *, environ: Mapping[str, str]) -> NodeFacts:
-    """Attachments, then claims, then the cluster's side: see `NodeFacts`."""
+    """Attachments and claims, then the cluster's side, then the former again: see `NodeFacts`."""
     with ExitStack() as open_:
         host = Kernel(short_lived=True)
         open_.callback(host.close)
@@ -78,7 +78,27 @@ def gather(site: Site, tools: Tools, *, environ: Mapping[str, str]) -> NodeFacts
         )
         if isinstance(asked, ClusterGatherer):
             unreadable += asked.unreadable
-    return msgspec.structs.replace(facts, unreadable=tuple(unreadable))
+        again = looked(lambda: _attached(host, site, [])), looked(lambda: _claims(site))
+    return steady(msgspec.structs.replace(facts, unreadable=tuple(unreadable)), *again)
+
+
+def steady(facts: NodeFacts, attached: Seen[tuple[Attached, ...]], claims: Seen[tuple[HeldClaim, ...]]) -> NodeFacts:
+    """What is as it was when it was looked at first; what could not be seen once is not seen."""
+    if isinstance(facts.attached, Unseen):
+        attached = facts.attached
+    elif not isinstance(attached, Unseen):
+        before = {_but_age(one) for one in facts.attached}
+        attached = tuple(one for one in attached if _but_age(one) in before)
+    if isinstance(facts.claims, Unseen) or isinstance(claims, Unseen):
+        unseen = facts.claims if isinstance(facts.claims, Unseen) else claims
+        return msgspec.structs.replace(facts, attached=attached, claims=unseen)
+    kept = tuple(claim for claim in claims if claim in facts.claims)
+    passing = {claim.place for claim in (*facts.claims, *claims)} - {claim.place for claim in kept}
+    return msgspec.structs.replace(facts, attached=attached, claims=kept, passing=frozenset(passing))
+
+
+def _but_age(one: Attached) -> Attached:
+    return msgspec.structs.replace(one, age_seconds=0.0)
 
 
 def _attached(host: Kernel, site: Site, unreadable: list[tuple[str, str]]) -> tuple[Attached, ...]:
@@ -152,7 +172,11 @@ def _diagnoses(facts: NodeFacts) -> Iterator[Diagnosis]:
     if site.store:
         yield from _when(lambda a, k: checks_addresses.filed(site, a, k, facts.now), facts.allocations, facts.attached)
     else:
-        yield from _when(lambda c, a: checks_addresses.held(site, c, a, facts.now), facts.claims, facts.allocations)
+        yield from _when(
+            lambda c, a: checks_addresses.held(site, c, a, passing=facts.passing, now=facts.now),
+            facts.claims,
+            facts.allocations,
+        )
     yield from checks_addresses.unreadable(facts.unreadable)
 
 
