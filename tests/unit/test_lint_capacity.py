@@ -149,3 +149,10 @@ def test_all_who_ask_are_named_and_how_many_more_an_update_has() -> None:
 def test_two_networks_of_one_range_are_told_once() -> None:
     text = pool(SIX, name="a") + pool(SIX, name="b") + workload("a,b", replicas=9)
     assert [f.rule for f in check({"a.yaml": text}).findings].count("pool-too-small") == 1
+
+
+def test_of_many_who_ask_the_rest_are_a_number() -> None:
+    text = pool(SIX) + "".join(workload(replicas=2, name=f"w{n}") for n in range(6))
+    (finding,) = check({"a.yaml": text}).findings
+    assert finding.found.endswith('StatefulSet "w3" asks for 2, 2 others for 4')
+    assert finding.right == "expected 12 at least"

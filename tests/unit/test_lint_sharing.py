@@ -122,6 +122,12 @@ def test_the_other_network_and_what_they_share_are_named() -> None:
     )
 
 
+def test_what_holds_for_several_pods_is_not_told_of_the_network_again() -> None:
+    (finding,) = check({"a.yaml": on(LOCAL, name="net") + DEPLOYED + workload(replicas=2)}).findings
+    assert finding.rule == "host-local-replicas"
+    assert 'the pods of Deployment "web" and of 1 more may run on several' in finding.found
+
+
 def test_definitions_in_two_files_are_two_overlays() -> None:
     assert check({"a.yaml": A, "b.yaml": A}).findings == ()
 

@@ -20,6 +20,8 @@ from homeport.lint.spans import SpanIndex
 from homeport.lint.wishes import Ask, asks
 from homeport.model.errors import InvalidNetConf
 
+_NAMED = 4  # of those who ask
+
 
 class Drawn(msgspec.Struct, frozen=True):
     """A range of a network, and what is asked of it."""
@@ -67,16 +69,14 @@ def pool_too_small(manifests: Manifests) -> Iterator[Found]:
         first = store.drawn[0]
         yield first.network.found(
             first.pool.last_word.span,
-            f"{store.span} has {_counted(store.usable)}, {_who(store)}",
+            f"{store.span} has {_counted(store.usable)}, {_who(store.asking)}",
             f"expected {store.asked} at least",
         )
     for network, asking in _asked(manifests):
         total = sum(ask.replicas for ask in asking)
         for addresses in _static_addresses(network) if total > 1 else ():
-            who = ", ".join(f"{called(ask.workload)} asks for {ask.replicas}" for ask in asking)
-            yield network.found(
-                addresses.span, f"static addresses serve one pod, {who}", "expected an IPAM plugin with a range"
-            )
+            found = f"static addresses serve one pod, {_who(asking)}"
+            yield network.found(addresses.span, found, "expected an IPAM plugin with a range")
 
 
 @rule("pool-too-small-for-update", Severity.WARNING)
@@ -93,10 +93,10 @@ def pool_too_small_for_update(manifests: Manifests) -> Iterator[Found]:
 
     for store in _stores(manifests, is_short):
         first, most = store.drawn[0], max(store.asking, key=_surge)
+        more = f"{called(most.workload)} for {_surge(most)} more in a rolling update"
         yield first.network.found(
             first.pool.last_word.span,
-            f"{store.span} has {_counted(store.usable)}, {_who(store)} and {called(most.workload)} for {_surge(most)} "
-            "more in a rolling update",
+            f"{store.span} has {_counted(store.usable)}, {_who(store.asking)} and {more}",
             f"expected {store.asked + _surge(most)} at least, or maxSurge 0",
         )
 
@@ -144,10 +144,9 @@ def host_local_too_small(manifests: Manifests) -> Iterator[Found]:
             for listed in _sets(network):
                 usable = sum(whole.usable for _, whole in listed)
                 if 0 < usable < total:
-                    who = ", ".join(f"{called(ask.workload)} asks for {ask.replicas}" for ask in there)
                     yield network.found(
                         listed[0][0].last_word.span,
-                        f"{listed[0][1].span} has {_counted(usable)} on a node, {who} on one",
+                        f"{listed[0][1].span} has {_counted(usable)} on a node, {_who(there)} on one",
                         f"expected {total} at least",
                     )
 
@@ -224,8 +223,12 @@ def _surge(ask: Ask) -> int:
     return surge.of(ask.replicas)
 
 
-def _who(store: Store) -> str:
-    return ", ".join(f"{called(ask.workload)} asks for {ask.replicas}" for ask in store.asking)
+def _who(asking: Sequence[Ask]) -> str:
+    """All who ask, those beyond a few in one number."""
+    listed = [f"{called(ask.workload)} asks for {ask.replicas}" for ask in asking[:_NAMED]]
+    if others := asking[_NAMED:]:
+        listed.append(f"{len(others)} others for {sum(ask.replicas for ask in others)}")
+    return ", ".join(listed)
 
 
 def _static_addresses(network: Network) -> Iterator[Node]:

@@ -181,17 +181,16 @@ def host_local_replicas(manifests: Manifests) -> Iterator[Found]:
     host-local counts on every node for itself, from the same first address: pods on two nodes get the same address,
     and meet on the link. whereabouts counts for the whole cluster.
     """
-    asking: dict[int, list[Ask]] = {}
-    for ask in asks(manifests):
-        if not ask.ips and not is_on_one_node(ask.workload):
-            asking.setdefault(id(ask.network), []).append(ask)
+    several = _of_several_nodes(manifests)
     for network, place in _flat_host_local(manifests):
-        several = [a for a in asking.get(id(network), ()) if a.replicas > 1 or a.workload.kind == "DaemonSet"]
-        if several:
-            who = " and ".join(dict.fromkeys(called(ask.workload) for ask in several))
+        asking = several.get(id(network), [])
+        if asking:
+            more = len({id(ask.workload) for ask in asking}) - 1
+            others = f" and of {more} more" if more else ""
             yield network.found(
                 place.span,
-                f"host-local hands out the same addresses on every node, and {who} may run on several",
+                f"host-local hands out the same addresses on every node, and the pods of {called(asking[0].workload)}"
+                f"{others} may run on several",
                 'expected "whereabouts", or a range for each node',
             )
 
@@ -200,14 +199,17 @@ def host_local_replicas(manifests: Manifests) -> Iterator[Found]:
 def host_local_flat(manifests: Manifests) -> Iterator[Found]:
     """host-local hands out addresses of a link that all nodes share.
 
-    Right on one node. On several, each counts for itself from the same first address (`host-local-replicas`).
+    Right on one node. On several, each counts for itself from the same first address; where workloads tell that there
+    are several, `host-local-replicas` says so.
     """
+    several = _of_several_nodes(manifests)
     for network, place in _flat_host_local(manifests):
-        yield network.found(
-            place.span,
-            "host-local hands out the same addresses on every node",
-            "whereabouts counts for the whole cluster",
-        )
+        if id(network) not in several:
+            yield network.found(
+                place.span,
+                "host-local hands out the same addresses on every node",
+                "whereabouts counts for the whole cluster",
+            )
 
 
 def _by_wire(manifests: Manifests) -> dict[str, list[Dealt]]:
@@ -233,6 +235,16 @@ def _apart_right(one: Dealt, other: Dealt) -> str:
     if one.pool.of_node or other.pool.of_node:
         return "expected ranges that do not meet"
     return "expected one network_name for both, or ranges that do not meet"
+
+
+def _of_several_nodes(manifests: Manifests) -> dict[int, list[Ask]]:
+    """By network, what workloads ask whose pods may be on several nodes."""
+    found: dict[int, list[Ask]] = {}
+    for ask in asks(manifests):
+        several = ask.replicas > 1 or ask.workload.kind == "DaemonSet"
+        if several and not ask.ips and not is_on_one_node(ask.workload):
+            found.setdefault(id(ask.network), []).append(ask)
+    return found
 
 
 def _flat_host_local(manifests: Manifests) -> Iterator[tuple[Network, Node]]:
