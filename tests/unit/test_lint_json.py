@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from homeport.lint import jsontext, jsontree, manifests, scalars, yamltext
 from homeport.lint.checking import check
 from homeport.lint.findings import Span
+from homeport.lint.fixing import fix
 from homeport.lint.nodes import MAX_DEPTH, Node, plain
 
 MISTAKES_IN_YAML = ("yaml-syntax",)
@@ -31,6 +33,10 @@ NAD = {
     "metadata": {"name": "net"},
     "spec": {"config": '{\n\t"cniVersion": "0.4.0",\n\t"name": "é😀\\u00e9", "type": "macvlan", "mastr": "a/b"\n}'},
 }
+
+
+def documents(path: Path) -> list[Any]:
+    return list(YAML(typ="safe", pure=True).load_all(path.read_text()))
 
 
 @given(VALUES, st.sampled_from([None, 2]), st.booleans())
@@ -71,7 +77,7 @@ def test_every_character_of_a_json_string_has_its_place(value: str, ascii_only: 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda p: p.stem)
 def test_an_object_means_the_same_in_json(path: Path) -> None:
-    for document in YAML(typ="safe", pure=True).load_all(path.read_text()):
+    for document in documents(path):
         text = json.dumps(document, indent=2)
         (as_yaml,) = yamltext.documents(text)
         assert isinstance(as_yaml, Node)
@@ -92,6 +98,17 @@ def test_a_finding_inside_a_string_inside_json_is_at_its_word() -> None:
 
     line = text.split("\n")[finding.line - 1]
     assert line[finding.column - 1 : finding.end_column - 1] == '\\"mastr\\"'
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda p: p.stem)
+def test_what_is_fixed_in_json_stays_json(path: Path) -> None:
+    objects = [one for one in documents(path) if one]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2)
+
+    fixed = fix({"a.json": text}).texts["a.json"]
+
+    assert len(json.loads(fixed)["items"]) == len(objects)
+    assert [f.rule for f in check({"a.json": fixed}).findings if f.fixable] == []
 
 
 def test_a_list_in_json_is_read_object_by_object() -> None:

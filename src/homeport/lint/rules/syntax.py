@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from homeport.cni.documents import shown
 from homeport.lint import jsontext, yamltext
 from homeport.lint.catalogue import nearest
-from homeport.lint.findings import Edit, Found, Severity
+from homeport.lint.findings import Edit, Found, Severity, Span
 from homeport.lint.manifests import NAD_API, NAD_KIND, Manifests, Network
 from homeport.lint.nodes import Node, objects, plain
 from homeport.lint.rules.checks import network_rule, rule
@@ -89,7 +90,7 @@ def config_misplaced(network: Network) -> Iterator[Found]:
             )
 
 
-@network_rule("config-not-string", Severity.ERROR, fix="puts single quotes around a configuration in braces")
+@network_rule("config-not-string", Severity.ERROR, fix="puts quotes around a configuration in braces")
 def config_not_string(network: Network) -> Iterator[Found]:
     """`spec.config` is YAML structure where a string of JSON is expected.
 
@@ -101,12 +102,27 @@ def config_not_string(network: Network) -> Iterator[Found]:
         return
     written = network.source[given.span.start : given.span.end]
     edits: tuple[Edit, ...] = ()
-    if given.kind == "object" and written.startswith("{") and "'" not in written:
+    if given.kind == "object" and written.startswith("{"):
         root, slips = jsontext.read(written)
         if root is not None and not slips:
-            edits = (Edit(given.span.start, given.span.start, "'"), Edit(given.span.end, given.span.end, "'"))
+            edits = _quoted(given.span, written, is_json=_is_key_quoted(network))
     what = {"object": "a mapping", "array": "a sequence"}.get(given.kind, f"a {given.kind}")
     yield network.found(given.span, f'"config" is {what}', "expected JSON as a string, in quotes or after |", edits)
+
+
+def _is_key_quoted(network: Network) -> bool:
+    """As in a file that is JSON, and is to stay so."""
+    spec = network.manifest.get("spec") if network.manifest is not None else None
+    member = spec.member("config") if spec is not None else None
+    return member is not None and member.key.style == '"'
+
+
+def _quoted(span: Span, written: str, *, is_json: bool) -> tuple[Edit, ...]:
+    if is_json:
+        return (Edit(span.start, span.end, json.dumps(written, ensure_ascii=False)),)
+    if "'" in written:
+        return ()
+    return (Edit(span.start, span.start, "'"), Edit(span.end, span.end, "'"))
 
 
 @network_rule("config-not-json", Severity.ERROR, fix="mends commas, single quotes, True, False and None; not comments")
