@@ -169,7 +169,9 @@ def definition_twice(manifests: Manifests) -> Iterator[Found]:
         key = (network.file, network.namespace, network.name)
         if name is not None and network.name and key in seen:
             yield network.found(
-                name.span, f'network "{network.name}" is defined above already', "expected one definition; it wins"
+                name.span,
+                f'network "{network.name}" is defined above already',
+                "expected one: applied, the last takes the place of the others",
             )
         seen.add(key)
 
