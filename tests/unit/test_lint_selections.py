@@ -13,9 +13,9 @@ FREE = listed('{"type":"macvlan","capabilities":{"ips":true},"ipam":{"type":"sta
 MAC = "02:00:00:00:00:05"
 
 
-def asking(entry: str, *more: str, replicas: int = 1, kind: str = "StatefulSet") -> str:
+def asking(entry: str, *more: str, replicas: int = 1, kind: str = "StatefulSet", namespace: str = "ns") -> str:
     """A workload whose selection is those JSON objects."""
-    return workload(f"'[{', '.join((entry, *more))}]'", replicas=replicas, kind=kind)
+    return workload(f"'[{', '.join((entry, *more))}]'", replicas=replicas, kind=kind, namespace=namespace)
 
 
 FIRING = [
@@ -111,6 +111,16 @@ def test_one_address_where_a_list_is_expected_gets_its_brackets(key: str) -> Non
     after = fix({"a.yaml": text}).texts["a.yaml"]
 
     assert after == FREE + asking(f'{{"name":"net","{key}":["{address}"]}}')
+
+
+def test_a_namespace_in_a_name_gets_a_key_of_its_own() -> None:
+    text = NET + asking('{"name":"ns/net","interface":"a"}', namespace="elsewhere")
+    both = NET + asking('{"name":"ns/net","namespace":"ns"}')
+
+    assert fix({"a.yaml": text}).texts["a.yaml"] == NET + asking(
+        '{"namespace":"ns","name":"net","interface":"a"}', namespace="elsewhere"
+    )
+    assert fix({"a.yaml": both}).texts["a.yaml"] == both
 
 
 def test_an_old_key_beside_the_new_one_is_left() -> None:

@@ -26,9 +26,11 @@ from homeport.lint.manifests import (
 )
 from homeport.lint.nodes import Node, plain
 from homeport.lint.rules.checks import rule
+from homeport.lint.rules.editing import insert_first
 from homeport.lint.rules.wording import said
 from homeport.lint.wishes import Wish
 from homeport.model.errors import CniError
+from homeport.model.names import is_label
 from homeport.multinet import capabilities, selections
 
 _STEP = re.compile(r"\[([0-9]+)\]|\.([A-Za-z-]+)")
@@ -36,7 +38,11 @@ _STEPS = re.compile(r"(?:\[[0-9]+\]|\.[A-Za-z-]+)*")
 _LISTS = (("ips",), ("default-route",))
 
 
-@rule("annotation-syntax", Severity.ERROR, fix="puts brackets around one address where a list is expected")
+@rule(
+    "annotation-syntax",
+    Severity.ERROR,
+    fix="puts one address in brackets where a list is expected, and NAMESPACE/NAME into two keys",
+)
 def annotation_syntax(manifests: Manifests) -> Iterator[Found]:
     """An annotation about networks cannot be read.
 
@@ -155,10 +161,21 @@ def _misread(workload: Workload, key: str, text: Embedded, error: CniError) -> F
         if inner is None:
             break
         node = inner
+    meant, edits = _meant(text, path, node)
+    return Found(file=workload.file, span=node.span, found=found, right=meant or right, edits=edits)
+
+
+def _meant(text: Embedded, path: tuple[int | str, ...], node: Node) -> tuple[str, tuple[Edit, ...]]:
+    """What a misread value of a JSON list can only mean, in words, and the edits that write it."""
     start, end = node.span.start, node.span.end
-    lists = path[1:] in _LISTS and node.kind == "string"
-    edits = (Edit(start, start, "["), Edit(end, end, "]")) if lists else ()
-    return Found(file=workload.file, span=node.span, found=found, right=right, edits=edits)
+    if path[1:] in _LISTS and node.kind == "string":
+        return "", (Edit(start, start, "["), Edit(end, end, "]"))
+    element = _inside(text.root, path[0]) if text.root is not None and path[1:] == ("name",) else None
+    namespace, _, name = str(node.value).partition("/")
+    if element is None or element.get("namespace") is not None or not is_label(namespace) or not is_label(name):
+        return "", ()
+    right = f'expected "namespace": "{namespace}", "name": "{name}"'
+    return right, (insert_first(text, element, "namespace", namespace), text.edit(node.span, f'"{name}"'))
 
 
 def _inside(node: Node, step: int | str) -> Node | None:
