@@ -55,6 +55,37 @@ def test_json_for_programs() -> None:
     assert second["rule"] == "cni-version-misplaced"
 
 
+def test_sarif_says_what_could_not_be_read_as_well(tmp_path: Path) -> None:
+    run = lint("-o", "sarif", FIXTURES / "mistakes.yaml", tmp_path / "gone.yaml")
+    assert run.returncode == 2
+    (log,) = json.loads(run.stdout)["runs"]
+    assert [result["ruleId"] for result in log["results"]] == ["plugin-order", "cni-version-misplaced"]
+    assert log["invocations"][0]["executionSuccessful"] is False
+    assert "gone.yaml" in log["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"]
+
+
+def test_github_gets_a_line_for_each_finding_and_each_problem(tmp_path: Path) -> None:
+    run = lint("-o", "github", FIXTURES / "mistakes.yaml", tmp_path / "gone.yaml")
+    assert run.returncode == 2
+    first, second, problem = run.stdout.splitlines()
+    assert first.startswith("::error title=homeport plugin-order,file=")
+    assert ",line=10,endLine=10,col=17," in first
+    assert second.startswith("::error title=homeport cni-version-misplaced,")
+    assert problem == f'::error title=homeport::read "{tmp_path}/gone.yaml": No such file or directory'
+
+
+@pytest.mark.parametrize("name", ["config", "nad"])
+def test_the_schemas_of_the_repository_are_those_that_are_printed(name: str) -> None:
+    stored = Path(__file__).parents[2] / f"schema/{name}.json"
+    assert lint("--schema", name).stdout == stored.read_text()
+
+
+def test_a_cluster_that_cannot_be_found_is_no_cluster_without_problems(tmp_path: Path) -> None:
+    run = lint("--cluster", "--kubeconfig", tmp_path / "gone")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert f"{tmp_path}/gone" in run.stderr
+
+
 def test_warnings_stop_only_a_strict_run() -> None:
     assert lint("-", stdin=WARNED).returncode == 0
     run = lint("--strict", "-", stdin=WARNED)
@@ -125,6 +156,12 @@ def test_an_unreadable_file_does_not_hide_the_others(tmp_path: Path) -> None:
         (("--fix", "--diff", "x.yaml"), "expected without --diff"),
         (("--explain", "plugin-ordr"), 'did you mean "plugin-order"?'),
         (("--colour", "x.yaml"), "No such option"),
+        (("--cluster", "x.yaml"), "expected no files with it"),
+        (("--cluster", "--fix"), "where it is applied from"),
+        (("--namespace", "shop", "x.yaml"), "expected with --cluster"),
+        (("--kubeconfig", "k", "x.yaml"), "expected with --cluster"),
+        (("--rules", "-o", "sarif"), "expected text or json"),
+        (("--schema", "pod"), "'config', 'nad'"),
     ],
 )
 def test_wrong_use_exits_with_2(args: tuple[str, ...], said: str) -> None:
