@@ -16,7 +16,7 @@ from homeport.conformance.cleaning import PREFIX
 from homeport.conformance.manifests import CRDS, DEPLOYMENTS, NAMESPACES, NODES, PODS, STATEFULSETS
 from homeport.conformance.matrix import Row, chosen
 from homeport.conformance.process import Run, Subject, Watcher
-from homeport.conformance.reports import Outcome, Report, RowFailed, Verdict
+from homeport.conformance.reports import Outcome, Report, RowFailed, Verdict, summary
 from homeport.conformance.sites import Site
 from homeport.conformance.worlds import Settings
 from homeport.ipam.allocations import Allocation, Phase, Retention
@@ -199,9 +199,8 @@ def test_the_first_signal_ends_the_rows_and_the_second_the_cleanup(bench: Bench)
     bench.abandon.set()
     bench.objects.fate = lambda call: "before" if call.verb == "delete" and call.resource == NAMESPACES else "done"
     report = bench.run(row(fine))
-    assert report.left == (
-        f"namespace {report.namespace} and what is in it stays: homeport conformance --clean {report.namespace}",
-    )
+    assert report.left == (f"namespace {report.namespace} and what is in it: the clean-up was broken off",)
+    assert summary(report).endswith(f"homeport conformance --clean {report.namespace}")
 
 
 def test_an_api_server_that_is_away_for_a_moment_is_asked_again(bench: Bench) -> None:
@@ -222,6 +221,23 @@ def test_without_homeports_resources_nothing_is_said_of_phases() -> None:
     assert (report.records, report.notes, report.is_green) == (False, (), True)
 
 
+def test_a_pod_whose_addresses_cannot_be_read_is_told_of(bench: Bench) -> None:
+    """Others' annotations may be anything; what they have is only a hint."""
+    for name, status in (("odd", "{"), ("good", '[{"interface": "net1", "ips": ["10.9.0.254"]}]')):
+        annotations = {"k8s.v1.cni.cncf.io/network-status": status}
+        bench.objects.create(PODS, {"metadata": {"name": name, "annotations": annotations}}, namespace="shop")
+    windows: list[Any] = []
+
+    def looking(site: Site) -> None:
+        windows.append(site.world.take(64))
+
+    report = bench.run(row(looking))
+    assert report.outcomes[0].verdict is Verdict.PASSED
+    assert windows[0][0][-1] == ip(253)
+    (note,) = report.notes
+    assert note.startswith("what a pod of namespace shop has was not left out: decode pod odd")
+
+
 def test_only_what_a_run_made_is_cleaned(bench: Bench) -> None:
     bench.objects.create(NAMESPACES, {"metadata": {"name": "homeport-conformance-mine"}})
     with pytest.raises(NoSuchObject, match='"homeport-conformance-mine": found no conformance run'):
@@ -240,6 +256,26 @@ def test_only_what_a_run_made_is_cleaned(bench: Bench) -> None:
 def test_a_failed_row_is_kept_and_a_passed_one_is_not(bench: Bench) -> None:
     bench.run(row(fine), row(wrong, "E3"), keep=True)
     assert [found.name for found in bench.objects.list(manifests.DEFINITIONS)] == ["e3-1"]
+
+
+@pytest.mark.parametrize(("free", "ran"), [(9, False), (12, True), (14, True)])
+def test_pools_of_one_row_have_no_address_in_common(bench: Bench, free: int, ran: bool) -> None:
+    """Whatever rows before it took."""
+    windows: list[frozenset[IPAddress]] = []
+
+    def two(site: Site) -> None:
+        windows[:] = [frozenset(site.world.take(6)[0]) for _ in range(2)]
+
+    def one(site: Site) -> None:
+        site.world.take(5)
+
+    subject = Subject(master="eth1", ranges=(f"10.9.0.1-10.9.0.{free}/24",))
+    report = bench.runner().run(subject, [row(one), row(two), row(two)])
+    assert [outcome.verdict is Verdict.PASSED for outcome in report.outcomes] == [True, ran, ran]
+    if ran:
+        assert not windows[0] & windows[1]
+    else:
+        assert report.outcomes[1].reason == "12 addresses in a row are needed, and 9 are free in macvlan-on-eth1"
 
 
 def test_nodes_where_pods_cannot_go_are_left_out(bench: Bench) -> None:

@@ -13,7 +13,7 @@ import pytest
 from conformance import MATRIX, rows_of
 
 from homeport.cni import conflists
-from homeport.conformance import matrix, observing, reports, templates
+from homeport.conformance import manifests, matrix, observing, reports, templates
 from homeport.conformance.observing import View
 from homeport.conformance.reports import Outcome, Report, Verdict
 from homeport.conformance.templates import Template
@@ -154,6 +154,18 @@ def test_what_no_copy_can_be_made_of_is_named(config: Mapping[str, Any], said: s
     with pytest.raises(CniError) as refused:
         template(config)
     assert said in str(refused.value)
+
+
+def test_pods_ask_for_the_devices_that_a_network_is_made_of() -> None:
+    """One for each time the network is selected (`k8s.v1.cni.cncf.io/resourceName`)."""
+    made = manifests.workload("web", "StatefulSet", 3, ["a", "b"], image="none", resource="vendor.com/vf")
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"vendor.com/vf": "2"}
+    assert container["resources"]["requests"]["vendor.com/vf"] == "2"
+    annotations = manifests.definition("a", "{}", "vendor.com/vf")["metadata"]["annotations"]
+    assert annotations == {"k8s.v1.cni.cncf.io/resourceName": "vendor.com/vf"}
+    plain = manifests.workload("web", "StatefulSet", 3, ["a"], image="none")
+    assert plain["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] == {}
 
 
 def test_a_bridge_is_called_by_its_own_key() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from homeport.multinet.devices import RESOURCE_ANNOTATION
 from homeport.multinet.selections import ANNOTATION as NETWORKS
 from homeport.ports import Resource
 
@@ -41,9 +42,10 @@ def namespace(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": {RUN: name, **IGNORED, **MANAGER}}}
 
 
-def definition(name: str, config: str) -> dict[str, Any]:
-    """A network."""
-    return {"metadata": {"name": name, "labels": MANAGER}, "spec": {"config": config}}
+def definition(name: str, config: str, resource: str = "") -> dict[str, Any]:
+    """A network, whose interfaces are devices of that resource where there is one."""
+    annotations = {RESOURCE_ANNOTATION: resource} if resource else {}
+    return {"metadata": {"name": name, "labels": MANAGER, "annotations": annotations}, "spec": {"config": config}}
 
 
 def workload(
@@ -53,6 +55,7 @@ def workload(
     networks: Sequence[str],
     *,
     image: str,
+    resource: str = "",
     nodes: Sequence[str] = (),
     annotations: Mapping[str, str | None] | None = None,
     pod_annotations: Mapping[str, str | None] | None = None,
@@ -62,7 +65,7 @@ def workload(
     labels = {RUN: name}
     template = {
         "metadata": {"labels": labels, "annotations": {NETWORKS: ",".join(networks), **(pod_annotations or {})}},
-        "spec": _pod_spec(image, nodes),
+        "spec": _pod_spec(image, {resource: str(len(networks))} if resource else {}, nodes),
     }
     own = {"serviceName": name, "podManagementPolicy": "Parallel"} if kind == "StatefulSet" else {}
     return {
@@ -77,11 +80,11 @@ def workload(
     }
 
 
-def _pod_spec(image: str, nodes: Sequence[str]) -> dict[str, Any]:
+def _pod_spec(image: str, devices: Mapping[str, str], nodes: Sequence[str]) -> dict[str, Any]:
     container = {
         "name": "main",
         "image": image,
-        "resources": {"requests": {"cpu": "1m", "memory": "8Mi"}},
+        "resources": {"requests": {"cpu": "1m", "memory": "8Mi", **devices}, "limits": devices},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     return {

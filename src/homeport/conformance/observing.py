@@ -82,7 +82,7 @@ class _Pod(msgspec.Struct):
 
 class _Network(msgspec.Struct):
     interface: str = ""
-    ips: list[str] = []
+    ips: list[str] | None = None
     mac: str = ""
     default: bool = False
 
@@ -118,7 +118,7 @@ def view_of(stored: ApiObject, label: str) -> View:
         pod = _pods.decode(stored.body)
         text = (pod.metadata.annotations or {}).get(ANNOTATION, "")
         attached = [n for n in (_networks.decode(text) if text else ()) if not n.default and n.interface]
-        addresses = {n.interface: ordered(ip_address(ip) for ip in n.ips) for n in attached}
+        addresses = {n.interface: ordered(ip_address(ip) for ip in n.ips or ()) for n in attached}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as e:
         raise DecodeFailure(f"decode pod {stored.name}: {e}") from e
     meta = pod.metadata

@@ -19,7 +19,8 @@ from homeport.conformance.templates import Template
 from homeport.conformance.worlds import Records, Settings, World, problem, records_of
 from homeport.kube import decoding
 from homeport.model.addresses import IPAddress
-from homeport.model.errors import CniError, InvalidNetConf, NoSuchObject
+from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf, NoSuchObject
+from homeport.multinet.devices import RESOURCE_ANNOTATION
 from homeport.ports import AllocationStore, Clock, ObjectExists, Objects
 
 _ROOM = 64  # addresses of each range: enough for rows to have others than the rows before them
@@ -71,9 +72,12 @@ class Run:
         began = self._clock.monotonic()
         namespace = f"{PREFIX}{secrets.token_hex(3)}"
         records, note = records_of(self._objects, self._store)
-        notes = [note, *map(_of_another, abandoned(self._objects)), *([_kept(namespace)] if keep else [])]
         template = self._template(subject)
-        room = templates.room_of(template, self._taken(records), max(_ROOM, 2 * self._settings.replicas))
+        if template.form == "host-local":
+            records, note = None, ""  # Homeport's allocations are of others
+        taken, notes = self._taken(records)
+        notes += [note, *map(_of_another, abandoned(self._objects)), *([_kept(namespace)] if keep else [])]
+        room = templates.room_of(template, taken, max(_ROOM, 2 * self._settings.replicas))
         world = World(
             self._objects,
             namespace,
@@ -130,7 +134,7 @@ class Run:
         try:
             return cleaner.remove()
         except Interrupted:
-            return (_kept(namespace),)
+            return (f"namespace {namespace} and what is in it: the clean-up was broken off",)
 
     # --- before the rows ---
 
@@ -144,13 +148,23 @@ class Run:
         found = decoding.decode_definition(stored.body)
         if not found.config:
             raise InvalidNetConf(f'network "{found}": found no "spec.config", expected the configuration there')
-        return templates.of_config(found.config, str(found), subject.ranges)
+        resource = found.annotations.get(RESOURCE_ANNOTATION, "")
+        return templates.of_config(found.config, str(found), subject.ranges, resource)
 
-    def _taken(self, records: Records | None) -> frozenset[IPAddress]:
-        """What any pod says that it has, and what is allocated."""
-        views = [observing.view_of(stored, manifests.RUN) for stored in self._objects.list(PODS)]
-        used = observing.flat({view.uid: view.addresses for view in views})
-        return used | (records.every() if records is not None else frozenset())
+    def _taken(self, records: Records | None) -> tuple[frozenset[IPAddress], list[str]]:
+        """What any pod says that it has, and what is allocated; and whose word could not be read, for people.
+
+        Only a hint of where to look for room: that no address is handed out twice is the ipam plugin's matter.
+        """
+        taken, notes = set(records.every() if records is not None else ()), []
+        for stored in self._objects.list(PODS):
+            try:
+                view = observing.view_of(stored, manifests.RUN)
+            except DecodeFailure as e:
+                notes.append(f"what a pod of namespace {stored.namespace} has was not left out: {e.msg}")
+            else:
+                taken |= observing.flat({view.name: view.addresses})
+        return frozenset(taken), notes
 
     def _make(self, namespace: str) -> None:
         with suppress(ObjectExists):  # nobody else has the name: our own request, sent twice
@@ -167,6 +181,7 @@ class Run:
         if row.disruptive and not self._settings.disruptive:
             return msgspec.structs.replace(told, reason="it touches what is not the run's own: --disruptive allows it")
         world.tell = lambda what: self._watcher.doing(f"{row.name}: {what}")
+        world.begin()
         site = Site(world, row.name)
         verdict, reason, seen = self._attempt(row.run, site)
         if verdict is not Verdict.FAILED or not keep:

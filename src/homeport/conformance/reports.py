@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import msgspec
 
 _TOOL = "homeport.conformance"
+_SHORT = 0.05  # seconds that are not worth telling
 
 
 class RowFailed(Exception):
@@ -72,7 +73,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def line_of(outcome: Outcome) -> str:
     """For people: the row, and below it why it is not green."""
     verdict = "FAILED" if outcome.verdict is Verdict.FAILED else outcome.verdict.value
-    aside = [text for text in (outcome.remark, f"{outcome.seconds:.1f} s" if outcome.seconds else "") if text]
+    aside = [text for text in (outcome.remark, f"{outcome.seconds:.1f} s" if outcome.seconds >= _SHORT else "") if text]
     tail = f" ({', '.join(aside)})" if aside else ""
     lines = [f"{outcome.row:5}{verdict:9}{outcome.event}{tail}"]
     if outcome.reason:
@@ -91,6 +92,8 @@ def summary(report: Report) -> str:
         lines.append("interrupted: the rows that are not named were not run")
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"left behind: {thing}" for thing in report.left]
+    if report.left:
+        lines.append(f"to remove it later: homeport conformance --clean {report.namespace}")
     return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ class Site:
     def change(self, network: Network, sticky: Mapping[str, Any] | None, *more: Mapping[str, Any]) -> None:
         """The same pool with another policy, or another chain."""
         text = templates.config_of(self.world.template, network.cni_name, network.window, sticky, more)
-        self.world.put(DEFINITIONS, manifests.definition(network.name, text))
+        self.world.put(DEFINITIONS, manifests.definition(network.name, text, self.world.template.resource))
 
     def workload(
         self,
@@ -90,6 +90,7 @@ class Site:
             replicas,
             [network.name for network in networks],
             image=settings.image,
+            resource=self.world.template.resource,
             nodes=nodes or settings.nodes,
             annotations=annotations,
             pod_annotations=pod_annotations,

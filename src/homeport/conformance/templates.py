@@ -32,7 +32,7 @@ _OWN_KEYS = frozenset(
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A network that copies can be made of. `ipam` is its section without ranges and policy; `main` is the plugin
-    that has it.
+    that has it. `resource` is what the kubelet is to give a device of, "" for none.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     ipam: Mapping[str, Any]
     form: Form
     ranges: tuple[Range, ...]
+    resource: str = ""
     gateways: tuple[str, ...] = ()  # of host-local's ranges, "" where none is said
 
     @property
@@ -54,7 +55,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
         return self.main["type"] in OWN_MAC
 
 
-def of_config(text: str, name: str, ranges: Sequence[str] = ()) -> Template:
+def of_config(text: str, name: str, ranges: Sequence[str] = (), resource: str = "") -> Template:
     """Of a NetworkAttachmentDefinition's `spec.config`; `ranges`, if any, take the place of its own.
 
     Raises `InvalidNetConf`, naming the key, for what no copy can be made of.
@@ -82,6 +83,7 @@ def of_config(text: str, name: str, ranges: Sequence[str] = ()) -> Template:
         ipam={key: value for key, value in ipam.items() if key not in _OWN_KEYS},
         form=form,
         ranges=tuple(parse_range(keys, at=f"ipam.range[{n}]", gateway=shared) for n, (keys, _) in enumerate(written)),
+        resource=resource,
         gateways=tuple(gateway for _, gateway in written),
     )
 

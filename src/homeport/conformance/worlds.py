@@ -34,6 +34,7 @@ from homeport.ports import (
 from homeport.stores.kubernetes import wire
 from homeport.stores.kubernetes.resources import IPALLOCATIONS
 
+_POOLS_MAX = 3  # of one row, all of one size
 _POLL_SECONDS = 0.25
 _REFUSED = "FailedCreatePodSandBox"
 
@@ -137,19 +138,26 @@ class World:
         self.clock = clock
         self.stop = stop
         self.tell = tell
-        self.windows: list[Room] = []  # that were taken
         self._room = room
-        self._next = 0
+        self._next = 0  # of the room
+        self._taken = 0  # by this row
+
+    def begin(self) -> None:
+        """Another row."""
+        self._taken = 0
 
     def take(self, size: int) -> Room:
-        """Addresses for one pool: others than those of the last ones, as long as there are such."""
+        """Addresses for one pool: never those of another pool of the row, and of the last row's only where it must."""
         there = len(self._room[0])
-        if size > there:
-            raise NotRun(f"a pool of {size} is needed, and {there} addresses in a row are free in {self.template.name}")
-        start = self._next if self._next + size <= there else 0
-        self._next = start + size
-        self.windows.append(window_of(self._room, start, size))
-        return self.windows[-1]
+        if self._taken + size > there:
+            needed = f"{self._taken + size} addresses in a row are needed"
+            raise NotRun(f"{needed}, and {there} are free in {self.template.name}")
+        if not self._taken and self._next + _POOLS_MAX * size > there:
+            self._next = 0
+        start = self._next
+        self._next += size
+        self._taken += size
+        return window_of(self._room, start, size)
 
     # --- what is there ---
 
@@ -226,8 +234,15 @@ class World:
             self.stop.wait(_POLL_SECONDS)
 
     def await_up(self, workload: str, count: int) -> Seen:
-        """Until so many pods of the workload are up; what they have."""
-        return _up(self.wait(lambda views: len(_up(views, workload)) == count, f"{count} of {workload} run"), workload)
+        """Until so many pods of the workload are up; what they have. More are too many."""
+
+        def are_up(views: Sequence[View]) -> bool:
+            up = len(_up(views, workload))
+            if up > count:
+                raise RowFailed(f"{up} of {workload} run, expected no more than {count}")
+            return up == count
+
+        return _up(self.wait(are_up, f"{count} of {workload} run"), workload)
 
     def await_seen(self, expected: Seen, workload: str, but: Collection[str] = ()) -> None:
         """Until the pods of the workload are these, each up and none with a UID of `but`; they have these addresses."""

@@ -170,9 +170,7 @@ def test_a_pool_without_enough_room_is_said(command: Command, site: Site) -> Non
     words = ("--network", f"{site.namespace}/one", "--rows", "E1,E10,E13")
     report = command.report(*words)
     assert verdicts(report) == {"E1": "not run", "E10": "passed", "E13": "passed"}
-    assert report["rows"][0]["reason"] == (
-        f"a pool of 6 is needed, and 4 addresses in a row are free in {site.namespace}/one"
-    )
+    assert report["rows"][0]["reason"] == (f"6 addresses in a row are needed, and 4 are free in {site.namespace}/one")
     assert site.kernel() == site.numbered(4)
     assert site.phases().keys() >= {site.shape.address("one", 4, n) for n in range(4)}
 
