@@ -7,6 +7,7 @@ allowed, with a warning that says so: a flood costs reviews, and nothing else.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,10 @@ from prometheus_client import CollectorRegistry, Counter
 from homeport.admission import reviews
 from homeport.admission.reviews import Answer
 
-_THREADS = 4  # a review may wait for the API server; two that compute share one core anyway
+_THREADS = 2  # one may wait for the API server; more that compute would only take turns
+# After each of its system calls the event loop waits for the interpreter until a review yields it, by default for 5 ms:
+# then a burst of handshakes takes longer than the API server waits.
+_SWITCH_SECONDS = 0.0002
 _UNREVIEWED = Answer(warnings=("homeport: not looked at: too many requests at once",))
 
 
@@ -41,6 +45,7 @@ class Queue:
     def __init__(self, review: Callable[[bytes], bytes], seconds: float, registry: CollectorRegistry) -> None:
         self._review = review
         self._seconds = seconds
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="review")
         self._requests = Counter(
             "homeport_admission_requests",
