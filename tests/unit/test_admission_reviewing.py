@@ -132,6 +132,12 @@ def test_whoever_makes_it_worse_is_refused(desk: Desk) -> None:
     assert desk.rules(workload(replicas=10), workload(replicas=9)) == ["pool-too-small"]
 
 
+def test_whoever_comes_to_a_full_network_from_another_is_refused(desk: Desk) -> None:
+    desk.has(definition("wide", range="10.1.0.0/24"), workload("other", 9))
+    assert desk.rules(workload(replicas=2), workload(replicas=2, networks="wide")) == ["pool-too-small"]
+    assert desk.denied(workload(replicas=2, networks="wide"), workload(replicas=2)) == []
+
+
 def test_other_namespaces_are_others(desk: Desk) -> None:
     desk.has(definition(namespace="lab"), workload("other", 6, namespace="lab"))
     desk.objects.deliver()
@@ -227,6 +233,14 @@ def test_an_update_that_changes_nothing_of_networks_is_allowed(desk: Desk) -> No
     old = definition(range="10.9.0.0/33")
     new = changed(old, "metadata", "labels", to={"a": "b"})
     assert desk.ask(new, old) == {"uid": "7f0b2891-916f-4ed6-b7cd-27bff1815a8c", "allowed": True}
+
+
+def test_a_rollout_that_changes_nothing_of_networks_is_not_even_looked_at(desk: Desk) -> None:
+    wrong = workload(networks="[{")
+    container = {"name": "main", "env": [{"name": "VERSION", "value": "2"}], "volumeMounts": [], "args": ["--fast"]}
+    template = ("spec", "template", "spec", "containers")
+    old = changed(wrong, *template, to=[{"name": "main", "env": []}])
+    assert desk.ask(changed(wrong, *template, to=[container]), old).keys() == {"uid", "allowed"}
 
 
 def test_an_error_that_was_there_is_a_warning(desk: Desk) -> None:

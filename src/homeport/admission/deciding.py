@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from homeport.admission.paths import path_of
-from homeport.admission.subjects import Subject
+from homeport.admission.subjects import Subject, file_name
+from homeport.kube.resources import DEFINITIONS
 from homeport.lint import checking, manifests, wishes
 from homeport.lint.findings import Found, Severity, Span
 from homeport.lint.manifests import NETWORKS, Workload
@@ -58,17 +59,17 @@ def judge(new: Subject, old: Subject | None, context: Context) -> tuple[Said, ..
     baseline: dict[tuple[str, str, str], list[Said]] = {}
     for said in _said(old, new, context):
         baseline.setdefault(said.key, []).append(said)
-    grown = old is None or new.replicas > old.replicas
     told = []
     for said in present:
-        if not any(_is_same(said, former, new, grown) for former in baseline.get(said.key, ())):
+        worse = _is_worse(said, new, old)
+        if not any(_is_same(said, former, new, worse) for former in baseline.get(said.key, ())):
             told.append(said)
         elif said.severity is Severity.ERROR and said.file == new.file:
             told.append(msgspec.structs.replace(said, before=True))
     return tuple(told)
 
 
-def _is_same(said: Said, former: Said, new: Subject, grown: bool) -> bool:
+def _is_same(said: Said, former: Said, new: Subject, worse: bool) -> bool:
     """Whether a mistake at one place is the one that was there: in the same words, or not touched and not made worse.
 
     A map that is too short for five replicas is no worse for four.
@@ -76,7 +77,17 @@ def _is_same(said: Said, former: Said, new: Subject, grown: bool) -> bool:
     if said.found == former.found:
         return True
     touched = said.file == new.file and said.written != former.written
-    return not touched and not grown
+    return not touched and not worse
+
+
+def _is_worse(said: Said, new: Subject, old: Subject | None) -> bool:
+    """Whether more pods come to the place where something is wrong."""
+    if old is None:
+        return True
+    before, after = ({file_name(DEFINITIONS, *key) for key in selected([s])} for s in (old, new))
+    if said.file in before - after:
+        return False
+    return new.replicas > old.replicas or (said.file not in before and not after <= before)
 
 
 def _said(subject: Subject | None, under_review: Subject, context: Context) -> Iterator[Said]:

@@ -1,7 +1,6 @@
 """An object of the cluster as lint reads it. No I/O.
 
-Of its metadata only what people write stays, and nothing of its status: two objects with one text say the same of
-networks.
+Only what may speak of networks stays of it: two objects with one text say the same of them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from homeport.kube.resources import DEFINITIONS
 from homeport.lint import manifests
 from homeport.lint.manifests import Manifests
 from homeport.model.errors import DecodeFailure
@@ -17,6 +17,12 @@ from homeport.ports import Resource
 
 _KEPT = ("name", "generateName", "namespace", "annotations")
 _COPY = "kubectl.kubernetes.io/last-applied-configuration"  # the whole object once more
+_BULKY = frozenset(  # what is long in a pod's template, and read by no rule
+    (
+        *("args", "command", "env", "envFrom", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"),
+        *("volumeClaimTemplates", "volumeDevices", "volumeMounts", "volumes"),
+    )
+)
 _SPOKEN_OF = ("cni", "cncf", "multus", "homeport", "network")  # no rule finds anything where none of these stands
 
 
@@ -41,6 +47,7 @@ class _Object(msgspec.Struct):
 
 _objects = msgspec.json.Decoder(_Object)
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any = msgspec.json.Decoder(Any)
 _texts = msgspec.json.Decoder(dict[str, str] | None)
 
 
@@ -126,7 +133,13 @@ def _text(resource: Resource, body: bytes | msgspec.Raw, namespace: str, replica
     kept: dict[str, Any] = {"apiVersion": api_version, "kind": resource.kind}
     kept["metadata"] = {**metadata, "namespace": namespace}
     kept |= {key: part for key, part in whole.items() if key not in ("apiVersion", "kind", "metadata", "status")}
-    if replicas is not None:
-        spec = _parts.decode(whole["spec"]) if "spec" in whole else {}
-        kept["spec"] = {**spec, "replicas": replicas}
+    if resource != DEFINITIONS and "spec" in whole:
+        spec = _without_bulk(_any.decode(whole["spec"]))
+        kept["spec"] = spec if replicas is None or not isinstance(spec, dict) else {**spec, "replicas": replicas}
     return msgspec.json.encode(kept).decode()
+
+
+def _without_bulk(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_bulk(inner) for key, inner in value.items() if key not in _BULKY}
+    return [_without_bulk(inner) for inner in value] if isinstance(value, list) else value
