@@ -12,6 +12,7 @@ from homeport.doctor.facts import Answering, DaemonFacts
 from homeport.host import errors
 
 _SECONDS = 3.0
+_BODY_MAX = 4096
 _SO_PEERCRED = struct.Struct("=iII")  # process, user, group: unix(7)
 _PRODUCT = "homeportd/"
 
@@ -44,11 +45,14 @@ def _asked(connection: socket.socket, is_here: bool | None) -> DaemonFacts:
     asking.sock = connection
     asking.request("GET", "/readyz")
     answer = asking.getresponse()
-    body = answer.read(4096).decode(errors="replace").strip()
+    body = answer.read(_BODY_MAX)
+    if answer.length:  # what it announced and did not send, or more than the daemon ever says
+        raise http.client.IncompleteRead(body, answer.length)
+    said = body.decode(errors="replace").strip()
     server = answer.getheader("Server", "")
     return DaemonFacts(
         answering=Answering.READY if answer.status == 200 else Answering.UNREADY,
-        problem="" if answer.status == 200 else body or f"status {answer.status}",
+        problem="" if answer.status == 200 else said or f"status {answer.status}",
         version=server.removeprefix(_PRODUCT) if server.startswith(_PRODUCT) else "",
         is_here=is_here,
     )
