@@ -39,6 +39,35 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     all_networks: bool
 
 
+class _Owner(msgspec.Struct):
+    controller: bool | None = None
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    owner_references: list[_Owner] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+class _Status(msgspec.Struct):
+    phase: str = ""
+    conditions: list[_Condition] | None = None
+
+
+class _Object(msgspec.Struct):
+    """As much of an object as says whether it is to be looked at."""
+
+    metadata: _Metadata
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_OBJECT = msgspec.json.Decoder(_Object)
+
+
 def read(kubeconfig: Path | None, namespace: str) -> Live:
     """Everything of the cluster, or of one namespace and the networks of all. Raises `InvalidEnvironment`."""
     from homeport import wiring
@@ -48,7 +77,7 @@ def read(kubeconfig: Path | None, namespace: str) -> Live:
             raise InvalidEnvironment(
                 "find the cluster: found no kubeconfig, and this is no pod", "give --kubeconfig, or files to look at"
             )
-        return _read(opened.kubernetes.objects, namespace)
+        return read_objects(opened.kubernetes.objects, namespace)
 
 
 def is_of(file: str, namespace: str) -> bool:
@@ -56,7 +85,8 @@ def is_of(file: str, namespace: str) -> bool:
     return not namespace or file.split("/")[1] == namespace
 
 
-def _read(objects: Objects, namespace: str) -> Live:
+def read_objects(objects: Objects, namespace: str) -> Live:
+    """As `read`, of an API server's objects."""
     texts: dict[str, str] = {}
     problems: list[CniError] = []
     all_networks = True
@@ -74,8 +104,9 @@ def _read(objects: Objects, namespace: str) -> Live:
             try:
                 if (text := _text(resource, one)) is not None:
                     texts[f"{resource.plural}/{one.namespace}/{one.name}"] = text
-            except CniError as e:
+            except DecodeFailure as e:
                 problems.append(e)
+                all_networks = all_networks and resource is not resources.DEFINITIONS
     return Live(texts=texts, problems=problems, all_networks=all_networks)
 
 
@@ -99,25 +130,22 @@ def _listed(objects: Objects, resource: Resource, namespace: str) -> tuple[tuple
 
 def _text(resource: Resource, stored: ApiObject) -> str | None:
     """The manifest; None for what another object makes, and for pods and jobs whose work is over."""
-    place = f"{resource.plural}/{stored.namespace}/{stored.name}"
     try:
+        known = _OBJECT.decode(stored.body)
         body: dict[str, Any] = msgspec.json.decode(stored.body, type=dict[str, Any])
-        metadata = body.get("metadata") or {}
-        if any(owner.get("controller") for owner in metadata.get("ownerReferences") or ()) or _is_over(body):
-            return None
-        annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != _COPY}
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError) as e:
-        raise DecodeFailure(f'decode "{place}": {e}') from e
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise DecodeFailure(f'decode "{resource.plural}/{stored.namespace}/{stored.name}": {e}') from e
+    if any(owner.controller for owner in known.metadata.owner_references or ()) or _is_over(known.status):
+        return None
     version = f"{resource.group}/{resource.version}" if resource.group else resource.version
-    kept = {k: v for k, v in metadata.items() if k not in _UNWRITTEN and k != "annotations"}
-    if annotations:
-        kept["annotations"] = annotations
-    rest = {k: v for k, v in body.items() if k not in ("apiVersion", "kind", "metadata", "status")}
-    return output.json({"apiVersion": version, "kind": resource.kind, "metadata": kept, **rest}) + "\n"
+    metadata = {key: value for key, value in body["metadata"].items() if key not in (*_UNWRITTEN, "annotations")}
+    if annotations := {key: value for key, value in (known.metadata.annotations or {}).items() if key != _COPY}:
+        metadata["annotations"] = annotations
+    rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    return output.json({"apiVersion": version, "kind": resource.kind, "metadata": metadata, **rest}) + "\n"
 
 
-def _is_over(body: dict[str, Any]) -> bool:
+def _is_over(status: _Status) -> bool:
     """Whether it has no pods any more, and will have none."""
-    status = body.get("status") or {}
-    ended = {c.get("type") for c in status.get("conditions") or () if c.get("status") == "True"}
-    return status.get("phase") in ("Succeeded", "Failed") or bool(ended & {"Complete", "Failed"})
+    ended = {condition.type for condition in status.conditions or () if condition.status == "True"}
+    return status.phase in ("Succeeded", "Failed") or bool(ended & {"Complete", "Failed"})
