@@ -10,6 +10,7 @@ from homeport.lint.fixing import fix
 NET = listed('{"type":"macvlan","ipam":{"type":"whereabouts","range":"10.1.0.0/24"}}')
 OTHER = NET.replace("name: net,", "name: other,").replace("10.1.", "10.2.")
 FREE = listed('{"type":"macvlan","capabilities":{"ips":true},"ipam":{"type":"static"}}')
+MAP = "        homeport.dev/addresses: '{%s}'\n"
 MAC = "02:00:00:00:00:05"
 
 
@@ -35,6 +36,8 @@ FIRING = [
     ("mac-repeated", NET + asking(f'{{"name":"net","mac":«"{MAC}"}}', replicas=2, kind="Deployment")),
     ("deprecated-key", NET + asking('{"name":"net",«"interfaceRequest":"a"}')),
     ("deprecated-key", NET + asking('{"name":"net","interface":"a",«"interfaceRequest":"b"}')),
+    ("map-unselected", NET + workload(more=MAP % '«"nets":["10.1.0.5"]')),
+    ("map-unselected", NET + workload(more=MAP % '«"nett@data":["10.1.0.5"]')),
     ("misspelt-key", NET + asking('{"name":"net",«"interfaces":"a"}')),
     ("misspelt-key", NET + asking('{"name":"net",«"default_route":["10.1.0.1"]}')),
     ("misspelt-key", NET + asking('{"name":"net",«"ip":["10.1.0.5"]}')),
@@ -86,6 +89,10 @@ SILENT = {
         '"portMappings":[{"hostPort":1,"containerPort":2,"protocol":"tcp","hostIP":"1.2.3.4"}],'
         '"bandwidth":{"ingressRate":1,"ingressBurst":2,"egressRate":3,"egressBurst":4},"default-route":["10.1.0.1"]}'
     ),
+    "a map for what is selected": NET + workload(more=MAP % '"net":["10.1.0.5"]'),
+    "a map by the configuration's own name": NET.replace('{"cniVersion"', '{"name":"lan","cniVersion"')
+    + workload(more=MAP % '"lan":["10.1.0.5"]'),
+    "a map for a network that the cluster gives": NET + workload(more=MAP % '"cluster-wide":["10.7.0.5"]'),
     "a note": NET + asking('{"name":"net","_why":"because"}'),
 }
 
@@ -121,6 +128,12 @@ def test_a_namespace_in_a_name_gets_a_key_of_its_own() -> None:
         '{"namespace":"ns","name":"net","interface":"a"}', namespace="elsewhere"
     )
     assert fix({"a.yaml": both}).texts["a.yaml"] == both
+
+
+def test_a_map_gets_the_name_of_what_is_selected() -> None:
+    text = NET + workload(more=MAP % '"nets@a":["10.1.0.5"]')
+
+    assert fix({"a.yaml": text}).texts["a.yaml"] == NET + workload(more=MAP % '"net@a":["10.1.0.5"]')
 
 
 def test_an_old_key_beside_the_new_one_is_left() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 
 from homeport.lint import wishes
-from homeport.lint.catalogue import KINDS, Role
+from homeport.lint.catalogue import KINDS, Role, nearest
 from homeport.lint.findings import Found, Severity, Span
-from homeport.lint.manifests import NETWORKS, Embedded, Manifests, Network, Workload
+from homeport.lint.manifests import ADDRESSES, NETWORKS, Embedded, Manifests, Network, Workload
 from homeport.lint.nodes import Node
 from homeport.lint.rules.checks import rule
 from homeport.lint.wishes import Wish
@@ -121,6 +121,37 @@ def mac_repeated(manifests: Manifests) -> Iterator[Found]:
                 wishes.place(text, wish, "mac"),
                 f'{wish.replicas} replicas ask for MAC address {wish.selection.mac} on network "{network.name}"',
                 "expected one of their own, or none",
+            )
+
+
+@rule("map-unselected", Severity.WARNING, fix="writes the name of the network that is selected")
+def map_unselected(manifests: Manifests) -> Iterator[Found]:
+    """A map of addresses names a network that the pods do not select, and is close to one that they do.
+
+    The keys of `homeport.dev/addresses` are names of networks, `NAME` or `NAME@IFNAME`. A map for another network has
+    no effect: the replicas get their addresses from the range.
+    """
+    named = wishes.by_name(manifests.networks)
+    for workload, _, pod in pods(manifests):
+        text = workload.annotations.get(ADDRESSES)
+        if text is None or text.root is None:
+            continue
+        known = (wishes.chosen(workload, wish, named) for wish in pod)
+        own = {n.config.text("name") for n in known if n is not None and n.config is not None}
+        selected = {wish.selection.name for wish in pod} | {name for name in own if name}
+        for member in text.root.members:
+            name, sign, ifname = member.name.partition("@")
+            near = nearest(name, tuple(selected)) if name not in selected else None
+            if near is None:
+                continue
+            right = f"{near}{sign}{ifname}"
+            edits = (text.edit(member.key.span, f'"{right}"'),) if text.root.member(right) is None else ()
+            yield Found(
+                file=workload.file,
+                span=member.key.span,
+                found=f'a map for network "{name}", which the pods do not select',
+                right=f'did you mean "{right}"?',
+                edits=edits,
             )
 
 
