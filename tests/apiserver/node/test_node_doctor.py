@@ -23,6 +23,11 @@ from testcluster.machines import ip
 from tests.apiserver.node.workloads import Cluster
 
 import homeport
+from homeport.doctor import gathering_daemon
+from homeport.doctor.facts import Answering
+from homeport.doctor.gathering_cluster import ClusterGatherer
+from homeport.host.files import LocalFiles
+from homeport.kube import configs
 
 if TYPE_CHECKING:
     from tests.apiserver.node.conftest import MakeNode
@@ -211,6 +216,22 @@ def result(node: HomeportNode, cluster: Cluster, **instead: str) -> tuple[Path, 
 def test_a_healthy_node_is_silent(node: HomeportNode) -> None:
     done = Doctor(node).run()
     assert (done.returncode, done.stdout) == (0, "node node-a: nothing is wrong\n"), done.stdout + done.stderr
+
+
+def test_what_the_daemon_and_the_api_server_say_of_themselves(node: HomeportNode) -> None:
+    daemon = gathering_daemon.gather(str(node.disk.socket))
+    assert (daemon.answering, daemon.version) == (Answering.READY, homeport.__version__)
+    assert daemon.is_here is False, "this test runs on no node"
+    config = configs.load(str(node.disk.config_file.parent / "kubeconfig"), {}, LocalFiles())
+    assert config is not None
+    gatherer = ClusterGatherer(config)
+    try:
+        api = gatherer.api()
+    finally:
+        gatherer.close()
+    assert api.skew_seconds is not None, "it tells its time"
+    assert abs(api.skew_seconds) < 1.5, "it has this machine's clock, and tells whole seconds"
+    assert 0 < api.seconds < 2.5
 
 
 def test_each_breakage_is_found_and_nothing_else(node: HomeportNode, cluster: Cluster, tmp_path: Path) -> None:
