@@ -92,6 +92,13 @@ SILENT = {
     "a map for what is selected": NET + workload(more=MAP % '"net":["10.1.0.5"]'),
     "a map by the configuration's own name": NET.replace('{"cniVersion"', '{"name":"lan","cniVersion"')
     + workload(more=MAP % '"lan":["10.1.0.5"]'),
+    "maps for every replica's network": NET.replace("name: net,", "name: line-0,")
+    + OTHER.replace("name: other,", "name: line-1,")
+    + workload(
+        "line-{ordinal}", replicas=2, more=MAP % '"line-0":["10.1.0.5","10.1.0.6"],"line-1":["10.2.0.5","10.2.0.6"]'
+    ),
+    "a map for the network with another number": NET.replace("name: net,", "name: line-0,")
+    + workload("line-0", more=MAP % '"line-7":["10.7.0.5"]'),
     "a map for a network that the cluster gives": NET + workload(more=MAP % '"cluster-wide":["10.7.0.5"]'),
     "a note": NET + asking('{"name":"net","_why":"because"}'),
 }

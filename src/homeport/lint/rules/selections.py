@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 
@@ -14,6 +15,7 @@ from homeport.lint.rules.checks import rule
 from homeport.lint.wishes import Wish
 
 _OF_ANY_POD = {"lo": "the loopback interface", "eth0": "the cluster's network"}
+_NUMBER = re.compile(r"[0-9]+$")
 OLD_IFNAME = "interfaceRequest"
 
 
@@ -132,17 +134,18 @@ def map_unselected(manifests: Manifests) -> Iterator[Found]:
     no effect: the replicas get their addresses from the range.
     """
     named = wishes.by_name(manifests.networks)
-    for workload, _, pod in pods(manifests):
+    for workload in manifests.workloads:
         text = workload.annotations.get(ADDRESSES)
         if text is None or text.root is None:
             continue
-        known = (wishes.chosen(workload, wish, named) for wish in pod)
+        wished = list(wishes.of(workload))
+        known = (wishes.chosen(workload, wish, named) for wish in wished)
         own = {n.config.text("name") for n in known if n is not None and n.config is not None}
-        selected = {wish.selection.name for wish in pod} | {name for name in own if name}
+        selected = {wish.selection.name for wish in wished} | {name for name in own if name}
         for member in text.root.members:
             name, sign, ifname = member.name.partition("@")
             near = nearest(name, tuple(selected)) if name not in selected else None
-            if near is None:
+            if near is None or _numbered_alike(name, near):
                 continue
             right = f"{near}{sign}{ifname}"
             edits = (text.edit(member.key.span, f'"{right}"'),) if text.root.member(right) is None else ()
@@ -189,6 +192,11 @@ def _static(network: Network) -> Node | None:
             is_static = ipam.text("type") == "static" and plugin.get("args") is None
             return ipam if is_static else None
     return None
+
+
+def _numbered_alike(one: str, other: str) -> bool:
+    """Whether two names differ in the number at their end alone: then both are meant."""
+    return _NUMBER.sub("", one) == _NUMBER.sub("", other) and all(map(_NUMBER.search, (one, other)))
 
 
 def _has_items(node: Node | None) -> bool:
