@@ -7,6 +7,8 @@ status says. The clock of the examination is ten minutes ahead, so that nothing 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -447,3 +449,29 @@ def test_an_api_server_that_is_away_is_said(tmp_path: Path) -> None:
     objects.close()
     assert report.diagnoses == ()
     assert report.exit_code == 2
+
+
+def test_the_command_says_the_same(cluster: Cluster, patient: Patient) -> None:
+    """By its own clock: the lease is renewed now."""
+
+    def run(*words: str, groups: str = "test:viewers") -> subprocess.CompletedProcess[str]:
+        kubeconfig = cluster[0].kubeconfig(f"of-{groups.replace(':', '-')}", [groups])
+        argv = [sys.executable, "-m", "homeport", "doctor", "--cluster", "--kubeconfig", str(kubeconfig), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+
+    patient.renew(datetime.now(UTC))
+    healthy = run()
+    assert (healthy.returncode, healthy.stderr) == (0, "")
+    assert healthy.stdout.endswith(": nothing is wrong\n")
+
+    break_network(patient)
+    broken = run("-o", "json")
+    assert broken.returncode == 1
+    (diagnosis,) = json.loads(broken.stdout)["diagnoses"]
+    assert (diagnosis["id"], diagnosis["place"]) == ("networks-broken", f"{NAMESPACE}/broken")
+
+    refused = run(groups="nobody")
+    assert refused.returncode == 2
+    assert refused.stdout.count("not looked at: ") == 12
+    elsewhere = run("-n", "default")
+    assert "lease default/homeport-controller" in elsewhere.stdout
