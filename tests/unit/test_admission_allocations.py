@@ -128,6 +128,15 @@ def test_deleting_what_is_in_use_is_warned_of(desk: Desk) -> None:
     assert desk.warned(None, stored(Phase.RETAINED)) == []
 
 
+def test_a_daemon_with_an_account_of_another_name_is_merely_warned(desk: Desk) -> None:
+    """It names each of its writes, as no editor does: a pod must not fail over what a cluster calls its roles."""
+    asked: dict[str, Any] = {"user": "system:serviceaccount:networking:cni", "groups": ()}
+    for after in (stored(Phase.BOUND), stored(slot=STRANGER)):
+        after["status"]["write"] = "w2"
+        assert desk.denied(after, stored(), **asked) == []
+        assert len(desk.warned(after, stored(), **asked)) == 1
+
+
 @pytest.mark.parametrize(
     ("user", "groups"),
     [

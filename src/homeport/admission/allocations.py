@@ -1,7 +1,8 @@
 """IPAllocations that a person writes: what would contradict the rules of identity, or break an address in use. No I/O.
 
 Only Homeport's own programs bind an address, as only a node knows who uses it (docs/identity.md R1, R7, R8). People
-release, keep and look.
+release, keep and look. Whoever writes as these programs do is merely warned, even by another account than theirs: a
+daemon must not fail over a role's name.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from homeport.ipam.allocations import Allocation, Phase
 from homeport.model.errors import DecodeFailure
 from homeport.stores.kubernetes import names, wire
 from homeport.stores.kubernetes.resources import IPALLOCATIONS
+from homeport.stores.kubernetes.wire import Record
 
 _GROUPS = frozenset({"homeport:nodes", "homeport:controllers"})
 _ACCOUNTS = ("homeport-node", "homeport-controller")
@@ -61,15 +63,18 @@ def remarks_on(request: Request) -> Iterator[Remark]:
     """About a request of somebody who is none of Homeport's own programs."""
     before = _decoded(request.old, request.name)
     if request.operation == "DELETE":
-        if isinstance(before, Allocation) and before.phase is Phase.BOUND:
-            yield _in_use(before, "its node puts it back")
+        if isinstance(before, Record) and before.allocation.phase is Phase.BOUND:
+            yield _in_use(before.allocation, "its node puts it back")
         return
     after = _decoded(request.new, request.name)
     if isinstance(after, str):
         if not isinstance(before, str):  # one that could not be read before either is no worse
             yield Remark(rule="allocation-content", found=after, right="nothing could be concluded from it (R12)")
-    elif isinstance(before, Allocation) and after is not None:
-        yield from _changes(before, after)
+    elif isinstance(before, Record) and after is not None:
+        # Every write of Homeport's has a name of its own; an editor leaves the one that it finds.
+        by_hand = after.write in ("", before.write)
+        for remark in _changes(before.allocation, after.allocation):
+            yield remark if by_hand else msgspec.structs.replace(remark, denies=False)
 
 
 def _changes(before: Allocation, after: Allocation) -> Iterator[Remark]:
@@ -109,19 +114,20 @@ def _in_use(allocation: Allocation, then: str) -> Remark:
     )
 
 
-def _decoded(raw: msgspec.Raw | None, name: str) -> Allocation | str | None:
-    """The allocation; why it cannot be read; or None where there is no object."""
+def _decoded(raw: msgspec.Raw | None, name: str) -> Record | str | None:
+    """What is stored; why it cannot be read; or None where there is no object."""
     if raw is None:
         return None
     try:
         found = _objects.decode(raw)
         what = f"{IPALLOCATIONS.plural} {found.metadata.name or name}"
-        allocation = wire.record_of(found.spec, found.status, version="0", what=what).allocation
+        record = wire.record_of(found.spec, found.status, version="0", what=what)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         return f"decode {IPALLOCATIONS.plural} {name}: {e}"
     except DecodeFailure as e:
         return str(e)
+    allocation = record.allocation
     expected = names.allocation_name(allocation.scope, allocation.address)
     if found.metadata.name not in ("", expected):
         return f'{what}: found address {allocation.address} in scope "{allocation.scope}", whose name is "{expected}"'
-    return allocation
+    return record
