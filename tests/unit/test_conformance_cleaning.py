@@ -23,6 +23,7 @@ from homeport.ipam.allocations import Allocation, Phase, Retention
 from homeport.ipam.identities import Replica, Slot, Workload
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import NoSuchObject
+from homeport.stores.kubernetes.resources import IPALLOCATIONS
 from homeport.stores.kubernetes.store import KubernetesStore
 
 ON_ETH1 = Subject(master="eth1", ranges=("10.9.0.0/24",))
@@ -154,6 +155,13 @@ def test_what_policy_retains_is_released_and_nothing_of_others(bench: Bench) -> 
     assert report.left == ()
 
 
+def test_what_others_have_broken_is_left_alone(bench: Bench) -> None:
+    broken = {"metadata": {"name": "10.9.0.77"}, "spec": {"address": "10.9.0.777"}}
+    bench.objects.create(IPALLOCATIONS, broken)
+    assert bench.run(row(fine)).is_green
+    assert [stored.name for stored in bench.objects.list(IPALLOCATIONS)] == ["10.9.0.77"]
+
+
 def test_an_address_that_nobody_freed_fails_its_row(bench: Bench) -> None:
     """Of a workload that is gone and was not to keep it. The run's own clean-up releases it in the end."""
 
@@ -236,6 +244,17 @@ def test_a_pod_whose_addresses_cannot_be_read_is_told_of(bench: Bench) -> None:
     assert windows[0][0][-1] == ip(253)
     (note,) = report.notes
     assert note.startswith("what a pod of namespace shop has was not left out: decode pod odd")
+
+
+def test_what_somebody_else_removes_fails_the_row(bench: Bench) -> None:
+    def robbed(site: Site) -> None:
+        fine(site)
+        bench.objects.delete(STATEFULSETS, "web", namespace=site.world.namespace)
+        site.scale("web", 1)
+
+    (outcome,) = bench.run(row(robbed)).outcomes
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.reason == "web: somebody else has changed or removed it"
 
 
 def test_only_what_a_run_made_is_cleaned(bench: Bench) -> None:

@@ -11,7 +11,10 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 from conformance import MATRIX, rows_of
+from typer.testing import CliRunner
 
+from homeport.cli.conformance import complete_rows
+from homeport.cli.main import app
 from homeport.cni import conflists
 from homeport.conformance import manifests, matrix, observing, reports, templates
 from homeport.conformance.observing import View
@@ -318,6 +321,16 @@ def test_the_rows_are_those_of_the_page() -> None:
         (row.name, row.event, row.outcome) for row in rows_of(MATRIX.read_text())
     ]
     assert all(bool(row.run) != bool(row.why_not) for row in matrix.ROWS)
+
+
+def test_rows_are_listed_and_completed() -> None:
+    listed = CliRunner().invoke(app, ["conformance", "--list"])
+    assert listed.exit_code == 0
+    lines = {line.split()[0]: line for line in listed.output.splitlines()[1:]}
+    assert list(lines) == [row.name for row in matrix.ROWS]
+    assert lines["E5"].endswith("no: a node would have to lose its power")
+    assert lines["E22"].endswith("with --disruptive")
+    assert complete_rows("E2,e1") == [f"E2,E1{n}" for n in ("", *range(10))]
 
 
 def test_rows_are_chosen_by_name() -> None:

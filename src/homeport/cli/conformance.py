@@ -42,7 +42,7 @@ class Kind(Enum):
     BRIDGE = "bridge"
 
 
-def _complete_rows(incomplete: str) -> list[str]:
+def complete_rows(incomplete: str) -> list[str]:
     """The rows after the last comma."""
     from homeport.conformance.matrix import ROWS
 
@@ -50,39 +50,43 @@ def _complete_rows(incomplete: str) -> list[str]:
     return [f"{before}{comma}{row.name}" for row in ROWS if row.name.startswith(last.upper())]
 
 
+Network = Annotated[
+    str, typer.Option(metavar="NAMESPACE/NAME", help="The network to test: rows run on narrower copies of it.")
+]
+Master = Annotated[str, typer.Option(metavar="INTERFACE", help="Test a network made on this interface of every node.")]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option("--range", metavar="CIDR", help="Addresses for it that nobody else uses. Once more for IPv6."),
+]
+Rows = Annotated[
+    str, typer.Option(metavar="E1,E2", autocompletion=complete_rows, help="Only these rows [default: all].")
+]
+Nodes = Annotated[str, typer.Option(metavar="A,B", help="Only on these nodes [default: any].")]
+Image = Annotated[str, typer.Option(help="Of its pods: anything that runs until it is told to stop.")]
+Timeout = Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="For each thing that is waited for.")]
+Disruptive = Annotated[
+    bool, typer.Option("--disruptive", help="Also rows that touch what is not their own: E22 kills the controller.")
+]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave the namespace, and what failed in it, to be seen.")]
+Clean = Annotated[
+    str, typer.Option(metavar="NAMESPACE", help="Only remove what this earlier run left. It makes no new one.")
+]
+
+
 def conformance(
-    network: Annotated[
-        str, typer.Option(metavar="NAMESPACE/NAME", help="The network to test: rows run on narrower copies of it.")
-    ] = "",
-    master: Annotated[
-        str, typer.Option(metavar="INTERFACE", help="Test a network made on this interface of every node.")
-    ] = "",
+    network: Network = "",
+    master: Master = "",
     kind: Annotated[Kind, typer.Option("--type", help="Of the network on --master.")] = Kind.MACVLAN,
-    ranges: Annotated[
-        list[str] | None,
-        typer.Option("--range", metavar="CIDR", help="Addresses for it that nobody else uses. Once more for IPv6."),
-    ] = None,
-    rows: Annotated[
-        str, typer.Option(metavar="E1,E2", autocompletion=_complete_rows, help="Only these rows [default: all].")
-    ] = "",
-    nodes: Annotated[str, typer.Option(metavar="A,B", help="Only on these nodes [default: any].")] = "",
-    image: Annotated[str, typer.Option(help="Of its pods: anything that runs until it is told to stop.")] = (
-        "registry.k8s.io/pause:3.10"
-    ),
-    timeout: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="For each thing that is waited for.")] = (
-        120.0
-    ),
+    ranges: Ranges = None,
+    rows: Rows = "",
+    nodes: Nodes = "",
+    image: Image = "registry.k8s.io/pause:3.10",
+    timeout: Timeout = 120.0,
     replicas: Annotated[int, typer.Option(min=1, max=1000, help="Of row E24.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="Of row E19.")] = 20,
-    disruptive: Annotated[
-        bool, typer.Option("--disruptive", help="Also rows that touch what is not their own: E22 kills the controller.")
-    ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the namespace, and what failed in it, to be seen.")] = (
-        False
-    ),
-    clean: Annotated[
-        str, typer.Option(metavar="NAMESPACE", help="Only remove what this earlier run left. It makes no new one.")
-    ] = "",
+    disruptive: Disruptive = False,
+    keep: Keep = False,
+    clean: Clean = "",
     every: Annotated[bool, typer.Option("--list", help="List the rows, and do nothing.")] = False,
     form: Annotated[Form, typer.Option("-o", "--output", help="Form of the report.")] = Form.TEXT,
     kubeconfig: Kubeconfig = None,
@@ -123,9 +127,7 @@ def conformance(
             report = None if clean else run.run(subject, wanted, keep=keep)
             left = run.clean_old(clean) if report is None else report.left
     except CniError as error:
-        typer.echo(f"homeport: {error.msg}", err=True)
-        if error.details:
-            typer.echo(f"  {error.details}", err=True)
+        typer.echo(f"homeport: {error}", err=True)
         raise typer.Exit(_UNABLE) from error
     green = _show(report, form) if report is not None else _tell_cleaned(clean, left)
     raise typer.Exit(0 if green else 1)

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from homeport.conformance import manifests
 from homeport.conformance.manifests import DEPLOYMENTS, NAMESPACES, PODS, STATEFULSETS
-from homeport.conformance.worlds import Records, problem
+from homeport.conformance.worlds import Records
 from homeport.ipam.identities import Replica
 from homeport.model.errors import CniError, NoSuchObject, TryAgainLater
 from homeport.ports import Clock, ObjectChanged, Objects
@@ -70,9 +70,9 @@ class Cleaner:
             try:
                 found = step()
             except TryAgainLater as e:
-                found = problem(e)
+                found = str(e)
             except CniError as e:
-                left.append(problem(e))
+                left.append(str(e))
                 return
             if not found:
                 return

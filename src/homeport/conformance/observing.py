@@ -6,8 +6,9 @@ rows can be run whoever attaches the networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from homeport.model.addresses import IPAddress
 from homeport.model.errors import DecodeFailure
 from homeport.multinet.statuses import ANNOTATION
 from homeport.ports import ApiObject
+
+T = TypeVar("T")
 
 Addresses = Mapping[str, tuple[IPAddress, ...]]
 """Of one pod: interface to addresses, IPv4 before IPv6."""
@@ -50,6 +53,35 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     address: IPAddress
     phase: str
     cause: str
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """An event: of which object it tells what."""
+
+    name: str
+    uid: str
+    reason: str
+    message: str
+
+
+class _NodeSpec(msgspec.Struct):
+    unschedulable: bool = False
+    taints: list[dict[str, Any]] | None = None
+
+
+class _Node(msgspec.Struct):
+    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
+
+
+class _Involved(msgspec.Struct):
+    name: str = ""
+    uid: str = ""
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    involved_object: _Involved = msgspec.field(default_factory=_Involved)
+    reason: str = ""
+    message: str = ""
 
 
 class _Owner(msgspec.Struct):
@@ -110,6 +142,8 @@ class _Allocation(msgspec.Struct):
 _pods = msgspec.json.Decoder(_Pod)
 _networks = msgspec.json.Decoder(list[_Network])
 _allocations = msgspec.json.Decoder(_Allocation)
+_events = msgspec.json.Decoder(_Event)
+_nodes = msgspec.json.Decoder(_Node)
 
 
 def view_of(stored: ApiObject, label: str) -> View:
@@ -150,6 +184,26 @@ def kept_of(stored: ApiObject) -> Kept:
         phase=found.status.phase,
         cause=found.status.cause,
     )
+
+
+def event_of(stored: ApiObject) -> Told:
+    """Of an Event."""
+    found = _decode(_events.decode, stored, "event")
+    involved = found.involved_object
+    return Told(name=involved.name, uid=involved.uid, reason=found.reason, message=found.message)
+
+
+def is_open(stored: ApiObject) -> bool:
+    """Whether the scheduler puts pods on the node that tolerate nothing."""
+    spec = _decode(_nodes.decode, stored, "node").spec
+    return not spec.unschedulable and all(t.get("effect") == "PreferNoSchedule" for t in spec.taints or ())
+
+
+def _decode(decode: Callable[[bytes], T], stored: ApiObject, what: str) -> T:
+    try:
+        return decode(stored.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise DecodeFailure(f"decode {what} {stored.name}: {e}") from e
 
 
 def ordered(addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:

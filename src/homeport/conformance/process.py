@@ -16,12 +16,12 @@ from homeport.conformance.matrix import Row
 from homeport.conformance.reports import Interrupted, NotRun, Outcome, Report, RowFailed, Verdict
 from homeport.conformance.sites import Site
 from homeport.conformance.templates import Template
-from homeport.conformance.worlds import Records, Settings, World, problem, records_of
+from homeport.conformance.worlds import Records, Settings, World, records_of
 from homeport.kube import decoding
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf, NoSuchObject
 from homeport.multinet.devices import RESOURCE_ANNOTATION
-from homeport.ports import AllocationStore, Clock, ObjectExists, Objects
+from homeport.ports import AllocationStore, Clock, ObjectChanged, ObjectExists, Objects
 
 _ROOM = 64  # addresses of each range: enough for rows to have others than the rows before them
 
@@ -189,7 +189,7 @@ class Run:
                 site.clear()
             except (RowFailed, CniError) as e:
                 if verdict is not Verdict.FAILED:
-                    verdict, reason, seen = Verdict.FAILED, _reason(e), self._facts(world)
+                    verdict, reason, seen = Verdict.FAILED, str(e), self._facts(world)
         return msgspec.structs.replace(
             told,
             verdict=verdict,
@@ -205,22 +205,20 @@ class Run:
         except NotRun as e:
             return Verdict.NOT_RUN, str(e), ()
         except (RowFailed, CniError) as e:
-            return Verdict.FAILED, _reason(e), self._facts(site.world)
+            return Verdict.FAILED, str(e), self._facts(site.world)
+        except (ObjectChanged, ObjectExists) as e:
+            return Verdict.FAILED, f"{e}: somebody else has changed or removed it", self._facts(site.world)
         return Verdict.PASSED, "", ()
 
     def _facts(self, world: World) -> Sequence[str]:
         try:
             return world.facts()
         except CniError as e:
-            return (f"nothing: {problem(e)}",)
+            return (f"nothing: {e}",)
 
     def _pause(self, seconds: float) -> None:
         if self._abandon.wait(seconds):
             raise Interrupted
-
-
-def _reason(error: RowFailed | CniError) -> str:
-    return problem(error) if isinstance(error, CniError) else str(error)
 
 
 def _of_another(namespace: str) -> str:

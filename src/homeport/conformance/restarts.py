@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from homeport.conformance import observing
@@ -10,6 +11,7 @@ from homeport.conformance.manifests import PODS
 from homeport.conformance.observing import Seen
 from homeport.conformance.reports import NotRun, RowFailed
 from homeport.conformance.sites import AT_ONCE, Network, Site
+from homeport.ports import ObjectChanged
 
 WEB = "web"
 ROUNDS = 20  # of the matrix
@@ -153,7 +155,8 @@ def e22_the_controller_is_killed(site: Site) -> None:
     kept = {pod: addresses for pod, addresses in before.items() if pod == f"{WEB}-0"}
     site.scale(WEB, 1)
     for pod in found:
-        world.objects.delete(PODS, pod.name, namespace=pod.namespace, uid=pod.uid, manner=AT_ONCE)
+        with suppress(ObjectChanged):
+            world.objects.delete(PODS, pod.name, namespace=pod.namespace, uid=pod.uid, manner=AT_ONCE)
     world.await_seen(kept, WEB)
     site.workload("next", 2, network)  # there is room as soon as somebody has freed what was scaled down
     require_apart(world.await_up("next", 2), kept)

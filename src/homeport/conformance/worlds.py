@@ -18,7 +18,7 @@ from homeport.conformance.observing import Kept, Seen, View
 from homeport.conformance.reports import Interrupted, NotRun, RowFailed
 from homeport.conformance.templates import Room, Template, window_of
 from homeport.model.addresses import IPAddress
-from homeport.model.errors import CniError, IOFailure, TryAgainLater
+from homeport.model.errors import DecodeFailure, IOFailure, TryAgainLater
 from homeport.ports import (
     USUAL_DELETION,
     AllocationStore,
@@ -36,6 +36,7 @@ from homeport.stores.kubernetes.resources import IPALLOCATIONS
 
 _POOLS_MAX = 3  # of one row, all of one size
 _POLL_SECONDS = 0.25
+_REST = 4  # times as long as a look took, for whoever has much to list
 _REFUSED = "FailedCreatePodSandBox"
 
 
@@ -52,26 +53,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     disruptive: bool = False
 
 
-class _NodeSpec(msgspec.Struct):
-    unschedulable: bool = False
-    taints: list[dict[str, Any]] | None = None
-
-
-class _Node(msgspec.Struct):
-    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
-
-
-class _Involved(msgspec.Struct):
-    name: str = ""
-    uid: str = ""
-
-
-class _Event(msgspec.Struct, rename="camel"):
-    involved_object: _Involved = msgspec.field(default_factory=_Involved)
-    reason: str = ""
-    message: str = ""
-
-
 class Records:
     """Homeport's allocations in the cluster."""
 
@@ -84,8 +65,12 @@ class Records:
         return [kept for kept, _ in self._stored(namespace)]
 
     def every(self) -> frozenset[IPAddress]:
-        """The address of each allocation there is."""
-        return frozenset(observing.kept_of(stored).address for stored in self._objects.list(IPALLOCATIONS))
+        """The address of each allocation there is, of those that can be read."""
+        found = set()
+        for stored in self._objects.list(IPALLOCATIONS):
+            with suppress(DecodeFailure):
+                found.add(observing.kept_of(stored).address)
+        return frozenset(found)
 
     def causes(self, address: IPAddress) -> Sequence[str]:
         """Why allocations of it went, oldest first, by the ledger."""
@@ -104,7 +89,9 @@ class Records:
                         self._store.delete(allocation, cause=f"conformance run {namespace} has ended")
 
     def _stored(self, namespace: str) -> list[tuple[Kept, ApiObject]]:
-        found = [(observing.kept_of(stored), stored) for stored in self._objects.list(IPALLOCATIONS)]
+        # One of others that cannot be read is theirs to mend; one that names this namespace is not passed over.
+        named = [stored for stored in self._objects.list(IPALLOCATIONS) if namespace.encode() in stored.body]
+        found = [(observing.kept_of(stored), stored) for stored in named]
         return [(kept, stored) for kept, stored in found if kept.namespace == namespace]
 
 
@@ -182,20 +169,16 @@ class World:
         """By name, of pods with these UIDs: what the kubelet told of an ADD that failed."""
         found = {}
         for stored in self._listed(manifests.EVENTS):
-            event = msgspec.json.decode(stored.body, type=_Event)
-            if event.reason == _REFUSED and event.involved_object.uid in uids:
-                found[event.involved_object.name] = event.message
+            told = observing.event_of(stored)
+            if told.reason == _REFUSED and told.uid in uids:
+                found[told.name] = told.message
         return found
 
     def nodes(self) -> Sequence[str]:
         """Where a pod of the run may go."""
-        found = []
-        for stored in self.objects.list(manifests.NODES):
-            spec = msgspec.json.decode(stored.body, type=_Node).spec
-            barred = spec.unschedulable or any(taint.get("effect") != "PreferNoSchedule" for taint in spec.taints or ())
-            if not barred and (not self.settings.nodes or stored.name in self.settings.nodes):
-                found.append(stored.name)
-        return found
+        wanted = self.settings.nodes
+        open_ones = [n.name for n in self.objects.list(manifests.NODES) if observing.is_open(n)]
+        return [name for name in open_ones if not wanted or name in wanted]
 
     def facts(self) -> Sequence[str]:
         """What there is now, for whoever reads of a row that failed."""
@@ -222,6 +205,7 @@ class World:
         while True:
             if self.stop.is_set():
                 raise Interrupted
+            began = self.clock.monotonic()
             try:
                 views = self.views()
                 if condition(views):
@@ -231,7 +215,7 @@ class World:
                 trouble = f" ({e.msg})"
             if self.clock.monotonic() >= deadline:
                 raise RowFailed(f"still not so after {self.settings.timeout_seconds:g} s: {what}{trouble}")
-            self.stop.wait(_POLL_SECONDS)
+            self.stop.wait(max(_POLL_SECONDS, _REST * (self.clock.monotonic() - began)))
 
     def await_up(self, workload: str, count: int) -> Seen:
         """Until so many pods of the workload are up; what they have. More are too many."""
@@ -327,11 +311,6 @@ def records_of(objects: Objects, store: AllocationStore) -> tuple[Records | None
     except IOFailure as e:
         return None, f"phases and the ledger were not looked at: {e.msg}"
     return Records(objects, store), ""
-
-
-def problem(error: CniError) -> str:
-    """In one line."""
-    return f"{error.msg} ({error.details})" if error.details else error.msg
 
 
 def _up(views: Sequence[View], workload: str) -> dict[str, Any]:
