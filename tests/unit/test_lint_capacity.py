@@ -151,6 +151,24 @@ def test_two_networks_of_one_range_are_told_once() -> None:
     assert [f.rule for f in check({"a.yaml": text}).findings].count("pool-too-small") == 1
 
 
+def test_overlays_for_two_clusters_are_counted_apart() -> None:
+    def overlay(where: str, range_: str, replicas: int) -> dict[str, str]:
+        text = pool(f'"range":{range_}')
+        return {f"{where}/nad.yaml": text, f"{where}/web.yaml": workload(replicas=replicas)}
+
+    texts = {**overlay("deploy/dev", '"10.1.0.0/29"', 6), **overlay("deploy/prod", '"10.1.0.0/24"', 200)}
+    assert check(texts).findings == ()
+    (finding,) = check({**texts, **overlay("deploy/dev", '"10.1.0.0/29"', 7)}).findings
+    assert (finding.file, finding.rule) == ("deploy/dev/nad.yaml", "pool-too-small")
+
+
+def test_one_workload_in_two_files_is_counted_once() -> None:
+    texts = {"net.yaml": pool(SIX), "base.yaml": workload(replicas=4), "more.yaml": workload(replicas=6)}
+    assert check(texts).findings == ()
+    (finding,) = check({**texts, "more.yaml": workload(replicas=7)}).findings
+    assert finding.right == "expected 7 at least"
+
+
 def test_of_many_who_ask_the_rest_are_a_number() -> None:
     text = pool(SIX) + "".join(workload(replicas=2, name=f"w{n}") for n in range(6))
     (finding,) = check({"a.yaml": text}).findings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 
 import msgspec
 
@@ -77,8 +78,9 @@ def choices(workload: Workload, named: Mapping[str, Sequence[Network]]) -> Itera
 
 
 def asks(manifests: Manifests) -> Iterator[Ask]:
-    """One for each entry and network, its replicas added up."""
+    """One for each entry and network, its replicas added up; of several overlays of a workload the one with most."""
     named = by_name(manifests.networks)
+    most: dict[tuple[str, str | None, str, int, int], Ask] = {}
     for workload in manifests.workloads:
         added: dict[tuple[int, int], Ask] = {}
         for wish in of(workload):
@@ -87,7 +89,11 @@ def asks(manifests: Manifests) -> Iterator[Ask]:
                 before = added.get((wish.entry, id(network)))
                 replicas = wish.replicas + (before.replicas if before else 0)
                 added[wish.entry, id(network)] = Ask(workload, network, replicas, bool(wish.selection.ips))
-        yield from added.values()
+        for at, ask in added.items():
+            known = most.setdefault((workload.kind, workload.namespace, workload.name, *at), ask)
+            if known.replicas < ask.replicas:
+                most[workload.kind, workload.namespace, workload.name, *at] = ask
+    yield from most.values()
 
 
 def node_of(workload: Workload) -> str:
@@ -147,10 +153,19 @@ def by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:
 
 
 def chosen(workload: Workload, wish: Wish, named: Mapping[str, Sequence[Network]]) -> Network | None:
-    """The definition that the wish selects, of those `by_name` gave."""
+    """The definition that the wish selects, of those `by_name` gave; of several overlays' the one that stands nearest."""
     unsaid = workload.namespace is None and wish.selection.namespace == ANY_NAMESPACE
-    found = named.get(wish.selection.name, ())
-    return next((n for n in found if unsaid or n.namespace in (None, wish.selection.namespace)), None)
+    named_so = named.get(wish.selection.name, ())
+    found = [n for n in named_so if unsaid or n.namespace in (None, wish.selection.namespace)]
+    if len(found) < 2:
+        return found[0] if found else None
+    return max(found, key=lambda network: _nearness(network.file, workload.file))
+
+
+def _nearness(one: str, other: str) -> tuple[bool, int]:
+    """How much of their way two files have in common."""
+    ways = zip(one.split("/")[:-1], other.split("/")[:-1], strict=False)
+    return one == other, sum(1 for _ in takewhile(lambda way: way[0] == way[1], ways))
 
 
 def full_name(workload: Workload, wish: Wish) -> str:

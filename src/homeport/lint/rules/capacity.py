@@ -10,7 +10,7 @@ from homeport.ipam.ranges import Range, Span, free_spans, merge_spans
 from homeport.ipam.rooms import NO_SURGE, surge_of
 from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
-from homeport.lint.links import is_of_pod_alone
+from homeport.lint.links import is_of_pod_alone, is_version_of
 from homeport.lint.manifests import NETWORKS, Manifests, Network
 from homeport.lint.nodes import Node, plain
 from homeport.lint.pools import Pool, pools
@@ -161,11 +161,20 @@ def _stores(manifests: Manifests, is_short: Callable[[Store], bool]) -> Iterator
                 by_scope.setdefault(pool.scope, []).append(Drawn(network, pool, whole, tuple(asking)))
     for drawn in by_scope.values():
         told: set[Span] = set()
-        for store in (*_nested(drawn), *_chained(drawn)):
+        for store in map(_of_one_overlay, (*_nested(drawn), *_chained(drawn))):
             spans = {one.range.span for one in store.drawn}
             if told.isdisjoint(spans) and is_short(store):
                 told |= spans
                 yield store
+
+
+def _of_one_overlay(store: Store) -> Store:
+    """Without other versions of a network that is in it already: they are for another cluster."""
+    kept: list[Drawn] = []
+    for one in store.drawn:
+        if not any(k.network is not one.network and is_version_of(k.network, one.network) for k in kept):
+            kept.append(one)
+    return Store(tuple(kept))
 
 
 def _nested(drawn: Sequence[Drawn]) -> Iterator[Store]:
