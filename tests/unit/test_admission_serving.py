@@ -272,6 +272,19 @@ def test_the_port_is_taken_at_once_and_nobody_is_answered_before_there_is_a_cert
         second.open()
 
 
+def test_a_server_that_ends_by_itself_is_noticed(make_server: Make) -> None:
+    server, _ = make_server()
+    server.serve(made()[1])
+    assert not server.has_died()
+    (thread,) = [t for t in threading.enumerate() if t.name == "webhook"]
+    assert server._server is not None
+    server._server.end()  # as an error in its loop would
+    thread.join(10)
+    assert server.has_died()
+    with pytest.raises(IOFailure, match="the server has ended by itself"):
+        server.serve(made()[1])
+
+
 def test_no_key_is_left_in_a_file(make_server: Make) -> None:
     server, _ = make_server()
     server.serve(made()[1])

@@ -75,6 +75,10 @@ class Admission:
         """Why it answers no reviews; "" when it does."""
         return "" if self._server.served is not None else f"admission: {self.problem}"
 
+    def unhealthy(self) -> str:
+        """Why only a new process would help; "" when none is needed."""
+        return "admission: the server has ended by itself" if self._server.has_died() else ""
+
     def look(self) -> None:
         """One look at what is, and what follows from it. What fails is tried again at the next one."""
         try:

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -76,6 +77,11 @@ class ReviewServer:
         """What new connections get."""
         return self._served
 
+    def has_died(self) -> bool:
+        """Whether it has begun to answer and no longer does, though nobody has closed it."""
+        thread = self._thread
+        return thread is not None and not thread.is_alive()
+
     def serve(self, pair: Pair) -> None:
         """With this certificate from now on. Raises `IOFailure`, and goes on as before."""
         if self._served is not None and pair.pem == self._served.pem:
@@ -94,7 +100,8 @@ class ReviewServer:
         if self._server is not None and thread is not None:
             self._ending = True
             thread.join(drain_seconds)  # it does not end by itself
-            self._server.end()
+            with suppress(IOFailure):
+                self._server.end()
             thread.join()
         elif self._socket is not None:
             self._socket.close()
@@ -181,7 +188,10 @@ class _Server(uvicorn.Server):
     def call(self, act: Callable[[], None]) -> None:
         """Soon, in the loop's thread, where handshakes are; it must be running."""
         assert self._loop is not None, "not running"
-        self._loop.call_soon_threadsafe(act)
+        try:
+            self._loop.call_soon_threadsafe(act)
+        except RuntimeError as e:  # what asyncio raises of a closed loop
+            raise IOFailure("serve reviews: the server has ended by itself") from e
 
     def end(self) -> None:
         self.call(self._ended.set)

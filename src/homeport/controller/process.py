@@ -216,7 +216,7 @@ class Controller:
         waited = self._clock.monotonic() - self._stepped_at
         if self._term is not None and waited > _STUCK_SECONDS:
             return f"no step for {waited:.0f} s"
-        return ""
+        return self._webhook.unhealthy() if self._webhook is not None else ""
 
     def _unready(self) -> str:
         """One that stands by is ready: another leads."""

@@ -49,7 +49,7 @@ class Webhook:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
-        self.unready = self._admission.unready
+        self.unready, self.unhealthy = self._admission.unready, self._admission.unhealthy
 
     def start(self) -> None:
         """Raises `IOFailure` when its port is taken."""

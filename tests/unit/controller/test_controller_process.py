@@ -172,3 +172,10 @@ def _is_awaited(pid: int, number: int) -> bool:
     tasks = [status.read_text().splitlines() for status in Path(f"/proc/{pid}/task").glob("*/status")]
     blocked = [int(line.split()[1], 16) for task in tasks for line in task if line.startswith("SigBlk:")]
     return any(mask >> (number - 1) & 1 for mask in blocked) and len(tasks) > 2
+
+
+def test_what_only_reviews_need_is_not_loaded_for_the_rest() -> None:
+    heavy = ("cryptography", "homeport.lint", "ruamel", "starlette", "uvicorn")
+    told = f"import sys, homeport.controller.process; print([m for m in {heavy} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
