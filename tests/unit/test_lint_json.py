@@ -119,5 +119,14 @@ def test_a_list_in_json_is_read_object_by_object() -> None:
     assert (len(read.networks), len(read.objects)) == (2, 3)
 
 
+def test_json_goes_nowhere_near_the_slow_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    monkeypatch.setattr(yamltext, "documents", refuse)
+
+    assert len(manifests.read({"statefulsets/shop/web": f"\n {json.dumps(NAD)}\n"}).networks) == 1
+
+
 def test_broken_json_is_still_told() -> None:
     assert [f.rule for f in check({"a.json": '{"kind": "Pod",,}'}).findings] == ["yaml-syntax"]
