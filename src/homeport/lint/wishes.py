@@ -153,7 +153,7 @@ def by_name(networks: Iterable[Network]) -> dict[str, list[Network]]:
 
 
 def chosen(workload: Workload, wish: Wish, named: Mapping[str, Sequence[Network]]) -> Network | None:
-    """The definition that the wish selects, of those `by_name` gave; of several overlays' the one that stands nearest."""
+    """The definition that the wish selects, of those `by_name` gave; of several overlays' the nearest one."""
     unsaid = workload.namespace is None and wish.selection.namespace == ANY_NAMESPACE
     named_so = named.get(wish.selection.name, ())
     found = [n for n in named_so if unsaid or n.namespace in (None, wish.selection.namespace)]

@@ -171,9 +171,12 @@ def _stores(manifests: Manifests, is_short: Callable[[Store], bool]) -> Iterator
 def _of_one_overlay(store: Store) -> Store:
     """Without other versions of a network that is in it already: they are for another cluster."""
     kept: list[Drawn] = []
+    known: dict[str, list[Network]] = {}
     for one in store.drawn:
-        if not any(k.network is not one.network and is_version_of(k.network, one.network) for k in kept):
+        same = known.setdefault(one.network.name, [])
+        if not any(other is not one.network and is_version_of(other, one.network) for other in same):
             kept.append(one)
+            same.append(one.network)
     return Store(tuple(kept))
 
 
