@@ -6,9 +6,8 @@ from what was not seen (docs/identity.md R12). What it takes to look at everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -16,6 +15,7 @@ from homeport.doctor import cluster_addresses, cluster_networks, cluster_parts
 from homeport.doctor.cluster_facts import ClusterFacts, Unseen
 from homeport.doctor.cluster_gathering import Gatherer
 from homeport.doctor.findings import Diagnosis, Report, Unlooked, report
+from homeport.doctor.looking import when
 from homeport.ipam.pools import Pool
 from homeport.ports import NetworkDefinition, Objects
 from homeport.runtime import pooling
@@ -51,26 +51,20 @@ def diagnose(facts: ClusterFacts) -> Report:
 def _diagnoses(facts: ClusterFacts) -> Iterator[Diagnosis]:
     pools = facts.networks if isinstance(facts.networks, Unseen) else _pools(facts.networks)
     now, namespace, records = facts.now, facts.namespace, facts.allocations
-    yield from _when(cluster_parts.definitions, facts.definitions)
-    yield from _when(cluster_parts.roles, facts.roles)
-    yield from _when(cluster_parts.controller, facts.lease, namespace, now)
-    yield from _when(cluster_parts.controllers, facts.pods, namespace)
-    yield from _when(cluster_parts.webhooks, facts.webhooks, namespace, now)
-    yield from _when(cluster_parts.ledger, facts.ledger, records, namespace, now)
+    yield from when(cluster_parts.definitions, facts.definitions)
+    yield from when(cluster_parts.roles, facts.roles)
+    yield from when(cluster_parts.controller, facts.lease, namespace, now)
+    yield from when(cluster_parts.controllers, facts.pods, namespace)
+    yield from when(cluster_parts.webhooks, facts.webhooks, namespace, now)
+    yield from when(cluster_parts.ledger, facts.ledger, records, namespace, now)
     yield from cluster_networks.unreadable(facts.unreadable)
     yield from cluster_networks.mistakes(facts.manifests)
-    yield from _when(cluster_addresses.holders, records, facts.pods, facts.nodes, namespace, now)
-    yield from _when(cluster_addresses.unserved, records, facts.pods, pools, facts.foreign, now)
-    yield from _when(cluster_addresses.quarantined, records)
-    yield from _when(cluster_addresses.ranges, records, pools)
-    yield from _when(cluster_addresses.slots, facts.slots, records, namespace, now)
-    yield from _when(cluster_addresses.whereabouts, facts.foreign, records)
-
-
-def _when(check: Callable[..., Iterator[Diagnosis]], *needed: Any) -> Iterator[Diagnosis]:
-    """What the check finds, where everything it asks about was seen."""
-    if not any(isinstance(value, Unseen) for value in needed):
-        yield from check(*needed)
+    yield from when(cluster_addresses.holders, records, facts.pods, facts.nodes, namespace, now)
+    yield from when(cluster_addresses.unserved, records, facts.pods, pools, facts.foreign, now)
+    yield from when(cluster_addresses.quarantined, records)
+    yield from when(cluster_addresses.ranges, records, pools)
+    yield from when(cluster_addresses.slots, facts.slots, records, namespace, now)
+    yield from when(cluster_addresses.whereabouts, facts.foreign, records)
 
 
 def _unlooked(facts: ClusterFacts) -> Iterator[Unlooked]:

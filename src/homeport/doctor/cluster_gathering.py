@@ -22,6 +22,7 @@ from homeport.doctor.cluster_facts import (
     Webhook,
 )
 from homeport.doctor.cluster_resources import CUSTOM_RESOURCES, LEASES, ROLES, WEBHOOKS, definition_of
+from homeport.doctor.looking import looked
 from homeport.ipam.whereabouts import ForeignPool, decode_pool
 from homeport.kube import decoding
 from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
@@ -57,18 +58,18 @@ class Gatherer:
             place=place,
             namespace=self._namespace,
             now=now,
-            definitions=_looked(self._definitions),
-            roles=_looked(self._roles),
-            lease=_looked(self._lease),
+            definitions=looked(self._definitions),
+            roles=looked(self._roles),
+            lease=looked(self._lease),
             allocations=allocations,
             slots=slots,
             nodes=nodes if isinstance(nodes, Unseen) else {node.name: node for node in nodes},
             pods=self._all(PODS, cluster_decoding.pod),
             networks=self._all(DEFINITIONS, lambda stored: decoding.decode_definition(self._kept(stored).body)),
             workloads=self._all(STATEFUL_SETS, lambda stored: self._kept(stored).name),
-            ledger=_looked(self._ledger),
-            webhooks=_looked(self._webhooks),
-            foreign=_looked(self._foreign),
+            ledger=looked(self._ledger),
+            webhooks=looked(self._webhooks),
+            foreign=looked(self._foreign),
             manifests=tuple(self._manifests),
             unreadable=tuple(self._unreadable),
         )
@@ -129,10 +130,3 @@ class Gatherer:
             return ()
         listed = self._objects.list(POOLS)
         return tuple(self._decoded(POOLS, listed, lambda o: decode_pool(o.name, o.version, o.body)))
-
-
-def _looked(look: Callable[[], T]) -> Seen[T]:
-    try:
-        return look()
-    except CniError as e:
-        return Unseen(str(e))

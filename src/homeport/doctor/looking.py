@@ -1,11 +1,12 @@
-"""A look that may fail: what it finds, or why nothing is known. I/O: whatever it is given does."""
+"""Looks that may fail, and checks that need what they see. I/O: whatever `looked` is given does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from homeport.doctor.cluster_facts import Seen, Unseen
+from homeport.doctor.findings import Diagnosis
 from homeport.model.errors import CniError
 
 T = TypeVar("T")
@@ -17,3 +18,9 @@ def looked(look: Callable[[], T]) -> Seen[T]:
         return look()
     except CniError as e:
         return Unseen(str(e))
+
+
+def when(check: Callable[..., Iterator[Diagnosis]], *needed: Any) -> Iterator[Diagnosis]:
+    """What the check finds, where everything it asks about was seen."""
+    if not any(isinstance(value, Unseen) for value in needed):
+        yield from check(*needed)

@@ -29,7 +29,7 @@ from homeport.doctor.facts import Attached, NodeFacts, Site
 from homeport.doctor.findings import Diagnosis, Report, Unlooked, report
 from homeport.doctor.gathering_cluster import ClusterGatherer, uses
 from homeport.doctor.gathering_files import Tools
-from homeport.doctor.looking import looked
+from homeport.doctor.looking import looked, when
 from homeport.host.files import LocalFiles
 from homeport.host.kernel import Kernel
 from homeport.ipam.allocations import Allocation
@@ -148,42 +148,36 @@ def _diagnoses(facts: NodeFacts) -> Iterator[Diagnosis]:
     yield from checks_files.beside(site, files)
     yield from checks_files.programs(site, files, uses_)
     yield from checks_files.journal(site, files)
-    yield from _when(checks_files.rooms, files.rooms)
+    yield from when(checks_files.rooms, files.rooms)
     yield from checks_files.databases(files.databases)
     yield from checks_files.modes(site, files)
-    yield from _when(lambda found: checks_daemon.daemon(site, found), facts.daemon)
+    yield from when(lambda found: checks_daemon.daemon(site, found), facts.daemon)
     if isinstance(facts.api, Unseen):
         yield checks_daemon.unreachable(site, facts.api.why)
     elif facts.api is not None:
         yield from checks_daemon.api(facts.api)
     wanted = Wanted(facts.pods)
-    yield from _when(lambda kernel: checks_kernel.kinds(kernel, uses_, wanted), facts.kernel)
-    yield from _when(lambda kernel: checks_kernel.masters(kernel, uses_, wanted), facts.kernel)
-    yield from _when(lambda kernel: checks_kernel.settings(kernel, uses_, wanted), facts.kernel)
-    yield from _when(checks_kernel.leftovers, facts.kernel)
-    yield from _when(checks_addresses.interfaces, facts.attached)
-    yield from _when(lambda a, p: checks_addresses.results(site, a, p), facts.attached, facts.pods)
-    yield from _when(
+    yield from when(lambda kernel: checks_kernel.kinds(kernel, uses_, wanted), facts.kernel)
+    yield from when(lambda kernel: checks_kernel.masters(kernel, uses_, wanted), facts.kernel)
+    yield from when(lambda kernel: checks_kernel.settings(kernel, uses_, wanted), facts.kernel)
+    yield from when(checks_kernel.leftovers, facts.kernel)
+    yield from when(checks_addresses.interfaces, facts.attached)
+    yield from when(lambda a, p: checks_addresses.results(site, a, p), facts.attached, facts.pods)
+    yield from when(
         lambda i, c, a: checks_addresses.guarded(site, i, c, a.values()),
         facts.attached,
         facts.claims,
         facts.allocations,
     )
     if site.store:
-        yield from _when(lambda a, k: checks_addresses.filed(site, a, k, facts.now), facts.allocations, facts.attached)
+        yield from when(lambda a, k: checks_addresses.filed(site, a, k, facts.now), facts.allocations, facts.attached)
     else:
-        yield from _when(
+        yield from when(
             lambda c, a: checks_addresses.held(site, c, a, passing=facts.passing, now=facts.now),
             facts.claims,
             facts.allocations,
         )
     yield from checks_addresses.unreadable(facts.unreadable)
-
-
-def _when(check: Callable[..., Iterator[Diagnosis]], *needed: Any) -> Iterator[Diagnosis]:
-    """What the check finds, where everything it asks about was seen."""
-    if not any(isinstance(value, Unseen) for value in needed):
-        yield from check(*needed)
 
 
 _PLACES = {
