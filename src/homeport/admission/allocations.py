@@ -12,14 +12,12 @@ from collections.abc import Iterator
 import msgspec
 
 from homeport.admission.reviews import Request, User
+from homeport.admission.writers import GROUPS, accounts
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.model.errors import DecodeFailure
 from homeport.stores.kubernetes import names, wire
 from homeport.stores.kubernetes.resources import IPALLOCATIONS
 from homeport.stores.kubernetes.wire import Record
-
-_GROUPS = frozenset({"homeport:nodes", "homeport:controllers"})
-_ACCOUNTS = ("homeport-node", "homeport-controller")
 
 # What a person may make of a phase; the rest is for those who know the holder.
 _BY_HAND: dict[Phase, frozenset[Phase]] = {
@@ -55,8 +53,7 @@ _objects = msgspec.json.Decoder(_Object)
 
 def is_own_writer(user: User, namespace: str) -> bool:
     """Whether it is a daemon or a controller, as deploy/rbac.yaml names them; `namespace` is that of its accounts."""
-    accounts = {f"system:serviceaccount:{namespace}:{name}" for name in _ACCOUNTS}
-    return user.username in accounts or not _GROUPS.isdisjoint(user.groups)
+    return user.username in accounts(namespace) or any(group in GROUPS for group in user.groups)
 
 
 def remarks_on(request: Request) -> Iterator[Remark]:

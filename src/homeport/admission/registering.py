@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from homeport.admission.settings import AdmissionSettings, Service
+from homeport.admission.writers import GROUPS, MAKERS, accounts
 from homeport.model.errors import DecodeFailure, IOFailure
 from homeport.multinet import selections
 from homeport.ports import ObjectChanged, ObjectExists, Objects, Resource
@@ -30,10 +31,6 @@ OPT_OUT = "homeport.dev/admission"
 _NAME_LABEL = "kubernetes.io/metadata.name"
 _SYSTEM = ("kube-node-lease", "kube-public", "kube-system")
 _CONDITIONS = "matchConditions"  # Kubernetes 1.28; an older API server drops the key
-
-_OURS_GROUPS = ("homeport:controllers", "homeport:nodes")
-_OURS_ACCOUNTS = ("homeport-controller", "homeport-node")
-_MAKERS = ("CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet")
 
 _ATTEMPTS = 3  # without conditions, or with the webhooks that need them, and once more
 
@@ -195,7 +192,7 @@ _WRITES = ["CREATE", "UPDATE"]
 _CONTROLLED = "object.metadata.ownerReferences.exists(o, has(o.controller) && o.controller{of})"
 _FREE = "!has(object.metadata.ownerReferences) || !" + _CONTROLLED
 # What a workload's controller makes from it was reviewed with it; what any other controller makes was not.
-_MADE_BY_HAND = _FREE.format(of=f" && o.kind in {list(_MAKERS)}")
+_MADE_BY_HAND = _FREE.format(of=f" && o.kind in {list(MAKERS)}")
 _ASKS_ITSELF = (
     f"has(object.metadata.annotations) && ('{selections.ANNOTATION}' in object.metadata.annotations"
     f" || '{selections.DEFAULT_ANNOTATION}' in object.metadata.annotations) && ({_FREE.format(of='')})"
@@ -203,10 +200,9 @@ _ASKS_ITSELF = (
 
 
 def _not_by_us(namespace: str) -> str:
-    accounts = [f"system:serviceaccount:{namespace}:{name}" for name in _OURS_ACCOUNTS]
     return (
-        f"!(request.userInfo.username in {accounts}) && (!has(request.userInfo.groups)"
-        f" || !request.userInfo.groups.exists(g, g in {list(_OURS_GROUPS)}))"
+        f"!(request.userInfo.username in {list(accounts(namespace))}) && (!has(request.userInfo.groups)"
+        f" || !request.userInfo.groups.exists(g, g in {list(GROUPS)}))"
     )
 
 

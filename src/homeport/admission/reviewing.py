@@ -17,6 +17,7 @@ from homeport.admission.deciding import NOTHING, Context, Said
 from homeport.admission.facts import Facts
 from homeport.admission.reviews import ALLOWED, Answer, Request
 from homeport.admission.subjects import Subject
+from homeport.admission.writers import MAKERS
 from homeport.kube.resources import (
     CRON_JOBS,
     DAEMON_SETS,
@@ -43,7 +44,6 @@ REVIEWED: Mapping[str, Resource] = {
 SCALED: Mapping[str, Resource] = {f"{r.plural}/scale": r for r in (STATEFUL_SETS, DEPLOYMENTS)}
 """Subresources by which replicas are asked for, on UPDATE."""
 
-_CONTROLLERS = frozenset({"StatefulSet", "Deployment", "DaemonSet", "ReplicaSet", "Job", "CronJob"})
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _UNJUDGED = "homeport: not looked at: "
 
@@ -192,7 +192,7 @@ class Reviewer:
 
 def _is_anothers(subject: Subject) -> bool:
     """Whether somebody made it from an object that was reviewed itself, or from a template that only he understands."""
-    return subject.controller in _CONTROLLERS or (subject.resource == PODS and bool(subject.controller))
+    return subject.controller in MAKERS or (subject.resource == PODS and bool(subject.controller))
 
 
 def _denies(said: Said) -> bool:
