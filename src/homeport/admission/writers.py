@@ -1,4 +1,4 @@
-"""Who writes besides people: Homeport's own programs, and the controllers that make objects out of templates. No I/O."""
+"""Who writes besides people: Homeport's programs, and the controllers that make objects of templates. No I/O."""
 
 from __future__ import annotations
 
