@@ -15,6 +15,8 @@ from tests.lint_manifests import (
     workload,
 )
 
+from homeport.lint.checking import check
+
 FREE = '{"type":"static"}'
 RANGE = '"range":"10.1.0.0/24"'
 SPLIT = '"range":"10.1.0.0/24","range_start":"10.1.0.100"'
@@ -118,6 +120,17 @@ def test_a_rule_fires_where_the_mistake_stands(rule: str, text: str) -> None:
 @pytest.mark.parametrize("text", SILENT.values(), ids=SILENT.keys())
 def test_what_is_right_is_silent(text: str) -> None:
     require_silent(text, "address-syntax", "range-bounds")
+
+
+def test_a_map_is_for_the_workload_of_its_own_overlay() -> None:
+    def overlay(where: str, *entries: str, replicas: int) -> dict[str, str]:
+        network = net(mapping("ns/web", *entries))
+        return {f"{where}/nad.yaml": network, f"{where}/web.yaml": workload(replicas=replicas)}
+
+    texts = {**overlay("dev", "10.1.0.5", replicas=1), **overlay("prod", "10.1.0.5", "10.1.0.6", replicas=2)}
+    assert check(texts).findings == ()
+    (finding,) = check({**texts, **overlay("prod", "10.1.0.5", "10.1.0.6", replicas=3)}).findings
+    assert (finding.file, finding.rule) == ("prod/nad.yaml", "map-too-short")
 
 
 def test_a_static_network_that_pods_ask_on_has_room_for_all() -> None:

@@ -157,9 +157,14 @@ def chosen(workload: Workload, wish: Wish, named: Mapping[str, Sequence[Network]
     unsaid = workload.namespace is None and wish.selection.namespace == ANY_NAMESPACE
     named_so = named.get(wish.selection.name, ())
     found = [n for n in named_so if unsaid or n.namespace in (None, wish.selection.namespace)]
-    if len(found) < 2:
-        return found[0] if found else None
-    return max(found, key=lambda network: _nearness(network.file, workload.file))
+    return nearest(workload, found) if found else None
+
+
+def nearest(workload: Workload, networks: Sequence[Network]) -> Network:
+    """Of versions of one network, as overlays have them, the one for this workload; there must be one."""
+    if len(networks) == 1:
+        return networks[0]
+    return max(networks, key=lambda network: _nearness(network.file, workload.file))
 
 
 def _nearness(one: str, other: str) -> tuple[bool, int]:

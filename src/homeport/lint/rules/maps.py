@@ -12,6 +12,7 @@ from homeport.ipam import policies
 from homeport.ipam.ranges import Range
 from homeport.lint import wishes
 from homeport.lint.findings import Found, Severity
+from homeport.lint.links import is_version_of
 from homeport.lint.manifests import ADDRESSES, Manifests, Network, Workload
 from homeport.lint.nodes import Node, plain
 from homeport.lint.pools import address_of, pools
@@ -53,12 +54,17 @@ def map_too_short(manifests: Manifests) -> Iterator[Found]:
     A replica without an entry gets no address at all rather than a foreign one (R3), so it does not start. The first
     entry belongs to the lowest ordinal.
     """
+    named = wishes.by_name(manifests.networks)
+    workloads: dict[str, list[Workload]] = {}
+    for workload in manifests.workloads:
+        workloads.setdefault(workload.name, []).append(workload)
     for network in manifests.networks:
         for key, listed in _maps(network):
             namespace, _, name = key.partition("@")[0].rpartition("/")
-            for workload in manifests.workloads:
-                same = workload.name == name and workload.namespace in (None, namespace)
-                if same and len(listed.items) < workload.replicas:
+            versions = [other for other in named.get(network.name, ()) if is_version_of(other, network)] or [network]
+            for workload in workloads.get(name, ()):
+                short = workload.namespace in (None, namespace) and len(listed.items) < workload.replicas
+                if short and wishes.nearest(workload, versions) is network:
                     yield network.found(listed.span, *_too_short(listed, workload))
     for workload in manifests.workloads:
         for _, listed in _annotated_maps(workload):
