@@ -120,15 +120,18 @@ def test_diff_shows_what_to_change_where_it_is_applied_from(
     admin: Api, control_plane: ControlPlane, namespace: str, bind: Callable[..., str]
 ) -> None:
     network(admin, namespace, "lan", CONFIG)
+    network(admin, "default", namespace, CONFIG)  # beside it, and not asked about
     kubeconfig = control_plane.kubeconfig("a-viewer", [bind("homeport-viewer")])
 
     shown = lint(kubeconfig, "-n", namespace, "--diff").stdout
     refused = lint(kubeconfig, "-n", namespace, "--fix")
 
     assert f"--- a/network-attachment-definitions/{namespace}/lan" in shown
+    assert "default" not in shown
     assert '+    "config": "{\\"cniVersion\\": \\"0.4.0\\", \\"type\\": \\"macvlan\\", \\"master\\"' in shown
     assert refused.returncode == 2
     assert "where it is applied from" in refused.stderr
+    admin.delete(f"/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions/{namespace}")
 
 
 def test_what_one_may_not_list_is_said_and_the_rest_looked_at(

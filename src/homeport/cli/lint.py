@@ -41,12 +41,13 @@ class SchemaName(Enum):
 
 
 class _Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read and what was found in it; `problems` could not be looked at."""
+    """What was read and found; `problems` could not be looked at, `beside` was read only for the sake of the rest."""
 
     texts: Mapping[str, str]
     report: Report
     problems: Sequence[CniError] = ()
     fixed: int = 0
+    beside: frozenset[str] = frozenset()
 
 
 def _complete_rule(incomplete: str) -> list[str]:
@@ -138,13 +139,12 @@ def _look_at_cluster(kubeconfig: Path | None, namespace: str) -> _Looked:
         except CniError as e:
             live = lint_cluster.Live(texts={}, problems=[e], all_networks=False)
         report = checking.check(live.texts)
+    beside = frozenset(file for file in live.texts if not lint_cluster.is_of(file, namespace))
     certain = tuple(
-        f
-        for f in report.findings
-        if lint_cluster.is_of(f.file, namespace) and (live.all_networks or f.rule != _UNKNOWN_NETWORK)
+        f for f in report.findings if f.file not in beside and (live.all_networks or f.rule != _UNKNOWN_NETWORK)
     )
     report = msgspec.structs.replace(report, findings=certain)
-    return _Looked(texts=live.texts, report=report, problems=live.problems)
+    return _Looked(texts=live.texts, report=report, problems=live.problems, beside=beside)
 
 
 def _print_report(looked: _Looked, *, diff: bool, style: Style, noun: str) -> None:
@@ -153,7 +153,8 @@ def _print_report(looked: _Looked, *, diff: bool, style: Style, noun: str) -> No
     problems = [problem.msg for problem in looked.problems]
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if diff:
-        _print(reporting.diff(looked.texts, fixing.fix(looked.texts).texts, colour=colour))
+        before = {file: text for file, text in looked.texts.items() if file not in looked.beside}
+        _print(reporting.diff(before, fixing.fix(looked.texts).texts, colour=colour))
     else:
         _print_findings(looked, problems, style, colour=colour)
     if style is Style.TEXT and (looked.texts or not problems):
