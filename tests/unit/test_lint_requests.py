@@ -107,6 +107,11 @@ SILENT = {
     "two maps": net(mapping("ns/web", "10.1.0.5"), name="a") + net(mapping("ns/db", "10.1.0.6"), name="b"),
     "two maps of two scopes": net(mapping("ns/web", "10.1.0.5"), name="a")
     + net(mapping("ns/db", "10.1.0.5", keys=RANGE + ',"network_name":"b"'), name="b", master="eth2"),
+    "a map of one of two networks of that name": net(whereabouts(RANGE))
+    + net(whereabouts('"range":"10.9.0.0/24"'), name="other", master="eth2").replace(
+        '"plugins"', '"name":"net","plugins"'
+    )
+    + workload(more=annotation("addresses", '{"net":["10.9.0.5"]}')),
     "an annotation in place of the network's map": net(mapping("ns/web", "10.1.0.5"))
     + workload(more=annotation("addresses", '{"net":["10.1.0.5"]}')),
 }

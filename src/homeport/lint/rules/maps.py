@@ -87,11 +87,13 @@ def annotated_map(manifests: Manifests) -> Iterator[Found]:
                 if name in (n.name, n.config.text("name") if n.config else None)
                 and (n.namespace is None or workload.namespace in (None, n.namespace))
             ]
+            if not named or not all(is_version_of(other, named[0]) for other in named):
+                continue  # nobody can say which is meant
             seen: dict[str, Node] = {}
-            for network in named[:1]:
-                whole = [parsed for pool in pools(network) if (parsed := pool.parsed()) is not None]
-                for entry in listed.items if whole else ():
-                    yield from _bad_entries(workload, entry, whole, seen)
+            meant = wishes.nearest(workload, named)
+            whole = [parsed for pool in pools(meant) if (parsed := pool.parsed()) is not None]
+            for entry in listed.items if whole else ():
+                yield from _bad_entries(workload, entry, whole, seen)
 
 
 @rule("map-clash", Severity.WARNING)
