@@ -31,7 +31,7 @@ SCALARS = st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_n
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3))
 KEYS = ("type", "master", "ipam", "plugins", "cniVersion", "name", "capabilities", "mtu", "vlan")
 IPAM = ("type", "range", "range_start", "range_end", "exclude", "gateway", "ipRanges", "sticky", "routes", "addresses")
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def answered(desk: Desk, raw: bytes) -> Json:
