@@ -229,9 +229,10 @@ def test_pods_and_allocations_are_reviewed_only_where_conditions_keep_the_rest_o
     assert [w["name"] for w in new.webhooks if "matchConditions" not in w] == ["networks.homeport.dev"]
 
 
-def test_what_refuses_our_conditions_gets_none(make_bench: MakeBench) -> None:
+def test_what_refuses_our_conditions_gets_none(make_bench: MakeBench, capsys: pytest.CaptureFixture[str]) -> None:
     bench = make_bench(StrictObjects(threaded=False))
     bench.look(2)
+    assert "registered without conditions, which were refused" in capsys.readouterr().out
     assert bench.names() == ["networks", "workloads"]
     assert bench.admission.unready() == ""
 

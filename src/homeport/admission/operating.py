@@ -139,6 +139,8 @@ class Admission:
             return
         if written is not found:
             log.info("registered the webhook", webhooks=[str(w.get("name")) for w in written.webhooks])
+            if self._registrar.refusal:
+                log.warning("registered without conditions, which were refused", reason=self._registrar.refusal)
         self._note_known(written)
 
     def _note_known(self, found: Registration) -> None:

@@ -57,8 +57,8 @@ class Registrar:
     def __init__(self, objects: Objects, settings: AdmissionSettings) -> None:
         self._objects = objects
         self._settings = settings
+        self.refusal = ""  # why conditions were refused, if it was for them
         self._has_written = False
-        self._refusal = ""  # why conditions were refused, if it was for them
 
     def read(self) -> Registration:
         stored = self._objects.get(CONFIGURATIONS, NAME)
@@ -85,7 +85,7 @@ class Registrar:
     def _wanted(self, found: Registration, authorities: bytes) -> list[_Webhook]:
         every = _keeps_conditions(found) or self._settings.reviews == "all"
         webhooks = wanted(self._settings, authorities, every=every)
-        return [_unconditional(w) for w in webhooks] if self._refusal else webhooks
+        return [_unconditional(w) for w in webhooks] if self.refusal else webhooks
 
     def _written(self, found: Registration, webhooks: Sequence[_Webhook]) -> Registration | None:
         try:
@@ -98,10 +98,10 @@ class Registrar:
         except (ObjectChanged, ObjectExists):
             return None
         except IOFailure as e:
-            if self._refusal:
-                self._refusal = ""  # it was for something else
+            if self.refusal:
+                self.refusal = ""  # it was for something else
                 raise
-            self._refusal = str(e)
+            self.refusal = str(e)
             return found  # once more, without conditions
         self._has_written = True
         return _registration(stored.version, stored.body)
