@@ -19,7 +19,7 @@ import pytest
 from testcluster.api import MERGE, Api
 from testcluster.control_plane import ADMIN, ControlPlane
 from testcluster.homeport_node import HomeportNode, addresses, links
-from testcluster.machines import ip
+from testcluster.machines import IpFailed, ip
 from tests.apiserver.node.workloads import Cluster
 
 import homeport
@@ -41,6 +41,7 @@ HOUR = 3600
 OURS = "/apis/homeport.dev/v1alpha1/ipallocations"
 
 Break = AbstractContextManager[object]
+Breakages = list[tuple[set[str], Callable[[], Break]]]
 
 
 class Doctor:
@@ -198,6 +199,18 @@ def both(one: Break, other: Break) -> Iterator[None]:
         yield
 
 
+def knows_ipvlan(netns: str) -> bool:
+    """By trying, in the node's namespace."""
+    try:
+        ip("link add link eth0 name try0 type ipvlan", netns=netns)
+    except IpFailed as failure:
+        if "Unknown device type" not in str(failure):
+            raise
+        return False
+    ip("link delete try0", netns=netns)
+    return True
+
+
 def result(node: HomeportNode, cluster: Cluster, **instead: str) -> tuple[Path, bytes]:
     """(path, contents) of a result like that of db-0's secondary interface, of another container and without ranges."""
     (path,) = [p for p in (node.disk.cni_dir / "results").iterdir() if p.name.endswith("-net1")]
@@ -234,16 +247,22 @@ def test_what_the_daemon_and_the_api_server_say_of_themselves(node: HomeportNode
     assert 0 < api.seconds < 2.5
 
 
-def test_each_breakage_is_found_and_nothing_else(node: HomeportNode, cluster: Cluster, tmp_path: Path) -> None:
-    disk, doctor, host = node.disk, Doctor(node), node.machine.netns
+def assert_each_is_found(node: HomeportNode, breakages: Breakages) -> None:
+    """Each by its name and nothing beside it; and nothing at all once all is mended."""
+    doctor = Doctor(node)
+    for expected, broken in breakages:
+        with broken():
+            assert doctor.ids() == expected
+        node.wait(node.is_ready, 10, f"the daemon answers after {expected}")
+    assert doctor.ids() == set()
+
+
+def test_what_is_wrong_with_files_and_programs(node: HomeportNode, tmp_path: Path) -> None:
+    disk = node.disk
     shim = disk.bin_dir / "homeport"
     config = json.loads(disk.config_file.read_text())
     old = homeport.__version__.translate(str.maketrans("0123456789", "9999999999")).encode()
-    pod = node.sandbox(cluster.namespace, "db-0").netns
-    address = addresses(pod)["net1"][0]
-    left, contents = result(node, cluster)
-    gone, gone_contents = result(node, cluster, netns="/run/netns/not-there", containerId="e" * 40)
-    breakages: list[tuple[set[str], Callable[[], Break]]] = [
+    breakages: Breakages = [
         ({"config-key-unknown"}, lambda: changed(disk.config_file, json.dumps({**config, "stateDirr": "/x"}))),
         ({"runtime-config-broken"}, lambda: changed(disk.conf_dir / "00-a.conflist", "{")),
         (
@@ -263,6 +282,14 @@ def test_each_breakage_is_found_and_nothing_else(node: HomeportNode, cluster: Cl
         ({"meta-plugin-beside"}, lambda: running(node, "multus-daemon", tmp_path)),
         ({"shim-misled"}, lambda: running(node, "containerd", tmp_path, HOMEPORT_JOURNAL=str(disk.journal))),
         ({"daemon-silent"}, lambda: stopped(node)),
+    ]
+    assert_each_is_found(node, breakages)
+
+
+def test_what_is_wrong_with_links(node: HomeportNode, cluster: Cluster) -> None:
+    host = node.machine.netns
+    lacking = set() if knows_ipvlan(host) else {"kind-missing"}
+    breakages: Breakages = [
         ({"plugin-missing"}, lambda: network(cluster, {"type": "exotic"})),
         ({"master-missing"}, lambda: network(cluster, {**MACVLAN, "master": "eth9"})),
         ({"master-mtu"}, lambda: network(cluster, {**MACVLAN, "mtu": 9000})),
@@ -273,13 +300,7 @@ def test_each_breakage_is_found_and_nothing_else(node: HomeportNode, cluster: Cl
                 host, ["link add link eth1 name veth0badf00d type macvlan mode bridge"], ["link delete veth0badf00d"]
             ),
         ),
-        (
-            {"interface-lost"},
-            lambda: commands(pod, [f"address delete {address} dev net1"], [f"address add {address} dev net1"]),
-        ),
-        ({"namespace-left"}, lambda: older(left, contents)),
-        ({"result-left"}, lambda: older(gone, gone_contents)),
-        ({"entry-unreadable"}, lambda: changed(left, "{")),
+        (lacking | {"master-shared"}, lambda: network(cluster, {"type": "ipvlan", "master": "eth1"})),
         (
             {"master-enslaved"},
             lambda: both(
@@ -299,11 +320,24 @@ def test_each_breakage_is_found_and_nothing_else(node: HomeportNode, cluster: Cl
             ),
         ),
     ]
-    for expected, broken in breakages:
-        with broken():
-            assert doctor.ids() == expected
-        node.wait(node.is_ready, 10, f"the daemon answers after {expected}")
-    assert doctor.ids() == set()
+    assert_each_is_found(node, breakages)
+
+
+def test_what_is_wrong_with_what_pods_have(node: HomeportNode, cluster: Cluster) -> None:
+    pod = node.sandbox(cluster.namespace, "db-0").netns
+    address = addresses(pod)["net1"][0]
+    left, contents = result(node, cluster)
+    gone, gone_contents = result(node, cluster, netns="/run/netns/not-there", containerId="e" * 40)
+    breakages: Breakages = [
+        (
+            {"interface-lost"},
+            lambda: commands(pod, [f"address delete {address} dev net1"], [f"address add {address} dev net1"]),
+        ),
+        ({"namespace-left"}, lambda: older(left, contents)),
+        ({"result-left"}, lambda: older(gone, gone_contents)),
+        ({"entry-unreadable"}, lambda: changed(left, "{")),
+    ]
+    assert_each_is_found(node, breakages)
 
 
 def test_what_is_wrong_without_a_daemon(node: HomeportNode, cluster: Cluster) -> None:
