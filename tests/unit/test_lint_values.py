@@ -43,6 +43,9 @@ FIRING = [
     ("portmap-unreachable", listed(MACVLAN, '{"type":"tuning"}', '{"type":«"portmap"}')),
     ("cni-version-old", nad('{"cniVersion":«"0.2.0","type":"bridge"}')),
     ("cni-version-old", nad('{"cniVersion":«"0.1.0","type":"unheard-of"}')),
+    ("cni-version-missing", nad('{«"version":"0.3.1","type":"bridge"}')),
+    ("cni-version-missing", nad('{«"version":"0.3.1","type":"sriov"}')),
+    ("misspelt-key", nad('{«"version":"7","cniVersion":"0.4.0","type":"bridge"}')),
     ("config-misplaced", HEAD.replace("spec:\n", f"spec: {{}}\n«config: {CONFIG}\n")),
     ("config-misplaced", HEAD + f"  «Config: {CONFIG}\n"),
     ("config-misplaced", HEAD.replace("spec:\n", f"data:\n  «config: {CONFIG}\n")),
@@ -117,6 +120,10 @@ FIXED = {
         nad('{"cniVersion":"0.4.0","plugins":[{"bridge":"br0","type":"bridge"},{"type":"tuning"}]}'),
     ),
     "capitals": (HEAD + f"  Config: {CONFIG}\n", HEAD + f"  config: {CONFIG}\n"),
+    "a version by another name": (
+        nad('{"version":"0.3.1","type":"bridge"}'),
+        nad('{"cniVersion":"0.3.1","type":"bridge"}'),
+    ),
     "a sysctl": (tuned('"net.core.somaxconn":500'), tuned('"net.core.somaxconn":"500"')),
     "etcd": (
         old('"datastore":"etcd","etcd_host":"a","log_level":"debug","etcd_password":"b"'),

@@ -304,7 +304,8 @@ def _strange(place: Place) -> Iterator[Member]:
     for member in place.holder.members if place.keys is not None else ():
         name = member.name
         note = name.startswith(("_", "//", "#")) or name == "comment" or "/" in name or "." in name
-        if place.keys is not None and name not in place.keys and not note and name != "cniVersion":
+        version = name == "cniVersion" or (name == "version" and place.holder.member("cniVersion") is None)
+        if place.keys is not None and name not in place.keys and not note and not version:
             yield member
 
 

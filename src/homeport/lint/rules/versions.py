@@ -21,6 +21,7 @@ DEFAULT = "0.4.0"
 plugin of today takes it."""
 
 _KEY = "cniVersion"
+_MISNAMED = "version"
 _OLD = ("0.1.0", "0.2.0")
 
 
@@ -68,7 +69,7 @@ def cni_version_repeated(network: Network) -> Iterator[Found]:
         )
 
 
-@network_rule("cni-version-missing", Severity.ERROR, fix=f'adds "cniVersion": "{DEFAULT}"')
+@network_rule("cni-version-missing", Severity.ERROR, fix=f'adds "cniVersion": "{DEFAULT}", or names "version" so')
 def cni_version_missing(network: Network) -> Iterator[Found]:
     """There is no cniVersion anywhere.
 
@@ -77,6 +78,11 @@ def cni_version_missing(network: Network) -> Iterator[Found]:
     """
     config, text = network.config, network.text
     if config is None or text is None or _has_version(config) or not network.plugins or any(_inner(network)):
+        return
+    misnamed = config.member(_MISNAMED)
+    if misnamed is not None and misnamed.value.value in versions.SUPPORTED_VERSIONS and config.get(_KEY) is None:
+        edit = text.edit(misnamed.key.span, f'"{_KEY}"')
+        yield network.found(misnamed.key.span, f'the version stands under "{_MISNAMED}"', f'expected "{_KEY}"', (edit,))
         return
     yield network.found(
         config.members[0].key.span if config.members else config.span,
