@@ -13,6 +13,8 @@ import pytest
 from conformance import MATRIX, rows_of
 from typer.testing import CliRunner
 
+from homeport.admission.registering import wanted
+from homeport.admission.settings import AdmissionSettings
 from homeport.cli.conformance import complete_rows
 from homeport.cli.main import app
 from homeport.cni import conflists
@@ -321,6 +323,15 @@ def test_the_rows_are_those_of_the_page() -> None:
         (row.name, row.event, row.outcome) for row in rows_of(MATRIX.read_text())
     ]
     assert all(bool(row.run) != bool(row.why_not) for row in matrix.ROWS)
+
+
+def test_admission_leaves_a_run_alone() -> None:
+    """Rows make mistakes, to see what ADD says to them."""
+    settings = AdmissionSettings(port=1, address="::", namespace="n", where="https://h", server_name="h")
+    key, value = next(iter(manifests.IGNORED.items()))
+    for webhook in wanted(settings, b"", every=False):
+        expressions = webhook["namespaceSelector"]["matchExpressions"]
+        assert {"key": key, "operator": "NotIn", "values": [value]} in expressions, webhook["name"]
 
 
 def test_rows_are_listed_and_completed() -> None:

@@ -177,7 +177,7 @@ def test_a_pool_without_enough_room_is_said(command: Command, site: Site) -> Non
 
 @one_interface
 def test_the_controller_is_killed_only_when_that_is_allowed(command: Command, site: Site, crew: Crew) -> None:
-    """Here it is no pod: one of a Deployment stands in for it, and the real one is killed as well."""
+    """Here it is a process: the pods of a Deployment stand in for its own."""
     words = ("--master", "eth1", "--range", "10.205.0.0/24", "--rows", "E22")
     report = command.report(*words, code=1)
     assert "--disruptive" in report["rows"][0]["reason"]
