@@ -38,10 +38,10 @@ def examine(name: str) -> Report:
         sandboxes = state.all(Sandbox)
     finally:
         state.close()
-    return report(place, diagnose(sandboxes, read_allocations(where.allocations)))
+    return report(place, diagnose(name, sandboxes, read_allocations(where.allocations)))
 
 
-def diagnose(sandboxes: Iterable[Sandbox], allocations: Iterable[Allocation]) -> Iterator[Diagnosis]:
+def diagnose(name: str, sandboxes: Iterable[Sandbox], allocations: Iterable[Allocation]) -> Iterator[Diagnosis]:
     """Pure."""
     bound = [one for one in allocations if one.phase is Phase.BOUND]
     held = {(str(one.address), one.holder.container_id) for one in bound if one.holder is not None}
@@ -50,10 +50,10 @@ def diagnose(sandboxes: Iterable[Sandbox], allocations: Iterable[Allocation]) ->
         for attached in sandbox.attachments:
             for address in attached.addresses if _has_ranges(attached.conflist) else ():
                 if (address.partition("/")[0], sandbox.container_id) not in held:
-                    yield _unguarded(sandbox, attached.ifname, address)
+                    yield _unguarded(name, sandbox, attached.ifname, address)
     for one in bound:
         if one.holder is not None and one.holder.container_id not in known:
-            yield _unaccounted(one)
+            yield _unaccounted(name, one)
 
 
 def _has_ranges(conflist: str) -> bool:
@@ -62,7 +62,7 @@ def _has_ranges(conflist: str) -> bool:
     return any(isinstance(ipam, dict) and ipam.get("type") == "whereabouts" for ipam in ipams)
 
 
-def _unguarded(sandbox: Sandbox, ifname: str, address: str) -> Diagnosis:
+def _unguarded(name: str, sandbox: Sandbox, ifname: str, address: str) -> Diagnosis:
     return Diagnosis(
         id="address-unguarded",
         severity=Severity.ERROR,
@@ -71,11 +71,11 @@ def _unguarded(sandbox: Sandbox, ifname: str, address: str) -> Diagnosis:
         found=f"{address}, which no allocation has for it",
         expected="an allocation that is Bound to it",
         why="the next pod may be given the address too",
-        run=(f"homeport lab delete pod {sandbox.ref.name}",),
+        run=(f"homeport lab delete --lab {name} pod {sandbox.ref.name}",),
     )
 
 
-def _unaccounted(one: Allocation) -> Diagnosis:
+def _unaccounted(name: str, one: Allocation) -> Diagnosis:
     return Diagnosis(
         id="allocation-unaccounted",
         severity=Severity.WARNING,
@@ -84,7 +84,10 @@ def _unaccounted(one: Allocation) -> Diagnosis:
         found=f"Bound to {one.slot.ifname} of {one.slot.owner}, whose sandbox is gone",
         expected="a sandbox, or a free address",
         why="it is kept for an interface that is gone; the lab's garbage collection lets it go",
-        run=(f"homeport explain --lab NAME {one.slot.owner}",),
+        run=(
+            f"homeport who --lab {name} {one.address}",
+            f"homeport release --lab {name} {one.address} --force --dry-run",
+        ),
     )
 
 

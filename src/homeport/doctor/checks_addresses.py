@@ -178,7 +178,7 @@ def _contested(claim: HeldClaim, present: Allocation | None) -> Diagnosis:
         found=found,
         expected=f"Bound, of {where}, which has it",
         why="two pods may use it" if present is not None else "the next pod may be given it too",
-        run=(f"kubectl get ipallocations | grep -w {mine.address}", _LOOK_AT_DAEMON),
+        run=(f"homeport who {mine.address}", _LOOK_AT_DAEMON),
     )
 
 
@@ -206,7 +206,7 @@ def _unaccounted(one: Allocation) -> Diagnosis:
         found=f"Bound to {one.slot.ifname} of {one.slot.owner} on this node, which has no record of it",
         expected="a record, or a free address",
         why="it is kept for an interface that may be gone; the daemon adopts it or lets it go",
-        run=(_LOOK_AT_DAEMON, f"homeport explain {one.slot.owner}"),
+        run=(_LOOK_AT_DAEMON, f"homeport who {one.address}"),
     )
 
 

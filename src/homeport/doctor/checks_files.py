@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from homeport.doctor.cluster_facts import Unseen
 from homeport.doctor.facts import Database, FileFacts, JournalEntry, Program, Room, RuntimeConfig, Site, Use
@@ -168,7 +168,7 @@ def programs(site: Site, files: FileFacts, uses: tuple[Use, ...]) -> Iterator[Di
         )
     else:
         yield from _shim(site, shim, place, install)
-    yield from _executed(site, found or {}, files.primary_types, uses)
+    yield from _executed(site, tuple(found or ()), files.primary_types, uses)
 
 
 def _shim(site: Site, shim: Program, place: str, install: str) -> Iterator[Diagnosis]:
@@ -208,9 +208,8 @@ def _shim(site: Site, shim: Program, place: str, install: str) -> Iterator[Diagn
 
 
 def _executed(
-    site: Site, found: dict[str, Program] | object, primary_types: tuple[str, ...], uses: tuple[Use, ...]
+    site: Site, known: Collection[str], primary_types: tuple[str, ...], uses: tuple[Use, ...]
 ) -> Iterator[Diagnosis]:
-    known = found if isinstance(found, dict) else {}
     inside = site.built_in - site.exec_types
     for name in dict.fromkeys((*primary_types, *(use.plugin for use in uses))):
         if name in known or name in inside:

@@ -24,7 +24,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     `generated` is the file that the daemon writes for the runtime in `runtime_dir`, "" when it is to write none.
     `shim_types` are the plugin types that lead to the daemon, `shim` the one that it writes. `built_in` are the types
     that run inside the daemon, unless `exec_types` has them. `store` is a file of allocations, "" where the cluster has
-    them. `is_in_cluster`: there is an API server. `whereabouts_namespace` is where Whereabouts' objects are, or "".
+    them. `whereabouts_namespace` is where Whereabouts' objects are, or "".
     """
 
     node: str
@@ -42,7 +42,6 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     readiness_file: str = ""
     kubeconfig: str = ""
     store: str = ""
-    is_in_cluster: bool = True
     whereabouts_namespace: str = ""
     exec_types: frozenset[str] = frozenset()
     built_in: frozenset[str] = frozenset()
