@@ -23,6 +23,7 @@ from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf, NoSuc
 from homeport.multinet.devices import RESOURCE_ANNOTATION
 from homeport.ports import AllocationStore, Clock, ObjectChanged, ObjectExists, Objects
 
+_CLEAN_SECONDS = 60.0  # at least, for each step of a clean-up: whoever is in a hurry does not want less of it
 _ROOM = 64  # addresses of each range: enough for rows to have others than the rows before them
 
 
@@ -128,7 +129,7 @@ class Run:
             records,
             clock=self._clock,
             wait=self._pause,
-            seconds=self._settings.timeout_seconds,
+            seconds=max(_CLEAN_SECONDS, self._settings.timeout_seconds),
             tell=lambda what: self._watcher.doing(f"clean-up: {what}"),
         )
         try:
