@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # has no types of its own
+import jsonschema
 import pytest
 
 from homeport.lint import github, manifests, reporting, sarif, schema
@@ -71,18 +71,11 @@ SARIF = {
                                         "uniqueItems": True,
                                         "items": {
                                             "type": "object",
-                                            "required": [
-                                                "id",
-                                                "shortDescription",
-                                                "fullDescription",
-                                                "help",
-                                                "helpUri",
-                                            ],
+                                            "required": ["id", "shortDescription", "fullDescription", "help"],
                                             "properties": {
                                                 "shortDescription": TEXT,
                                                 "fullDescription": TEXT,
                                                 "help": {**TEXT, "required": ["text", "markdown"]},
-                                                "helpUri": {"pattern": "^https://[!-~]+$"},
                                                 "defaultConfiguration": {"properties": {"level": LEVEL}},
                                             },
                                         },

@@ -12,7 +12,6 @@ from homeport.lint.checking import Lines, lines_of
 from homeport.lint.findings import Edit, Finding, Rule, Severity
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-PAGES = "https://homeport.dev/docs/lint"
 
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 _ROOT = "%SRCROOT%"
@@ -35,7 +34,6 @@ def log(
     driver = {
         "name": "homeport",
         "version": version,
-        "informationUri": PAGES,
         "rules": [_rule(rule) for rule in rules],
     }
     told = [{"level": "error", "message": {"text": problem}} for problem in problems]
@@ -56,7 +54,6 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": whole},
         "help": {"text": f"{whole}\n\n{fix.replace('`', '')}", "markdown": f"{whole}\n\n{fix}"},
-        "helpUri": f"{PAGES}/{rule.id}",
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
         "properties": {"tags": ["kubernetes", "networking", "cni"], "precision": "high"},
     }
