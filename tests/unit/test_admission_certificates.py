@@ -28,9 +28,7 @@ def openssl(*argv: str) -> subprocess.CompletedProcess[str]:
     ("name", "flag"),
     [(NAME, "-verify_hostname"), ("198.18.4.1", "-verify_ip"), ("fd00::1", "-verify_ip"), ("a." * 40 + "svc", "")],
 )
-def test_openssl_accepts_the_pair_for_its_name_by_its_own_authority_alone(
-    tmp_path: Path, name: str, flag: str
-) -> None:
+def test_openssl_accepts_the_pair_for_its_name_by_its_own_authority_alone(tmp_path: Path, name: str, flag: str) -> None:
     (authority, pair), (stranger, _) = made(name), made(name)
     for file, content in (("ca", authority.pem), ("other", stranger.pem), ("cert", pair.pem)):
         (tmp_path / file).write_bytes(content)

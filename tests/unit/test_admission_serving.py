@@ -8,7 +8,8 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,6 +221,26 @@ def test_what_cannot_be_reviewed_in_time_is_allowed_with_a_warning(
     assert {tuple(a["warnings"]) for a in answers} == {("homeport: not looked at: too many requests at once",)}
     assert len(seen) == 2, "more than the threads that there are"
     assert counted(registry, "shed") == 12
+
+
+def test_the_time_before_a_handshake_counts_for_the_first_request_alone(
+    make_server: Make, registry: CollectorRegistry, wait_until: Callable[..., None]
+) -> None:
+    """In a burst handshakes wait for each other, and so does the API server."""
+    server, port = make_server(seconds=0.5)
+    authority, pair = made()
+    server.serve(pair)
+    connection = http.client.HTTPSConnection(HOST, port, context=context_of(authority), timeout=10)
+    with socket.create_connection((HOST, port), timeout=10) as plain:
+        late = time.monotonic() + 0.6
+        wait_until(lambda: time.monotonic() > late)
+        connection.sock = context_of(authority).wrap_socket(plain, server_hostname=HOST)
+        with connection.sock:
+            first = ask(connection, review("a"))
+            second = ask(connection, review("b"))
+    assert "not looked at" in json.loads(first[1])["response"]["warnings"][0]
+    assert counted(registry, "shed") == 1
+    assert json.loads(second[1])["response"]["allowed"] is False
 
 
 def test_a_request_that_never_ends_is_given_up(make_server: Make, registry: CollectorRegistry) -> None:

@@ -60,16 +60,19 @@ class Queue:
             uid = _REVIEW.decode(raw).request.uid
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise NoReview from e
-        loop = asyncio.get_running_loop()
-        # One that has not begun when its time is over never does.
-        reviewing = loop.run_in_executor(self._threads, self._review, raw)
+        answered = await self._reviewed(raw, self._seconds - waited)
+        self._requests.labels("shed" if answered is None else "reviewed").inc()
+        return reviews.encode(uid, _UNREVIEWED) if answered is None else answered
+
+    async def _reviewed(self, raw: bytes, seconds: float) -> bytes | None:
+        """None when there is no time left. One that has not begun by then never does."""
+        if seconds <= 0:
+            return None
+        reviewing = asyncio.get_running_loop().run_in_executor(self._threads, self._review, raw)
         try:
-            answered = await asyncio.wait_for(reviewing, self._seconds - waited)
+            return await asyncio.wait_for(reviewing, seconds)
         except TimeoutError:
-            self._requests.labels("shed").inc()
-            return reviews.encode(uid, _UNREVIEWED)
-        self._requests.labels("reviewed").inc()
-        return answered
+            return None
 
     def count_refused(self) -> None:
         """A request that was no review."""

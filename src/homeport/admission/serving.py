@@ -13,6 +13,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,8 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from homeport.admission.queueing import NoReview, Queue
 from homeport.admission.registering import PATH
@@ -112,7 +115,7 @@ class ReviewServer:
         config = uvicorn.Config(
             Starlette(routes=[Route(PATH, self._answer, methods=["POST"])]),
             loop="asyncio",
-            http="h11",
+            http=_Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -132,7 +135,7 @@ class ReviewServer:
 
     async def _answer(self, request: Request) -> Response:
         loop = asyncio.get_running_loop()
-        came = loop.time()
+        came = request.state.arrival.take(loop.time())
         if request.headers.get("content-type", "").partition(";")[0].strip() != _JSON:
             return self._refused(415, f"content type: expected {_JSON}")
         held = 0
@@ -163,6 +166,31 @@ class ReviewServer:
     def _headers(self) -> dict[str, str]:
         """On our way out a connection ends with its answer, so that none is closed while a question is coming in."""
         return {"Connection": "close"} if self._ending else {}
+
+
+class _Arrival:
+    """When somebody began to wait for an answer: for the first one of a connection before its handshake."""
+
+    def __init__(self, at: float) -> None:
+        self._at: float | None = at
+
+    def take(self, now: float) -> float:
+        at, self._at = self._at, None
+        return now if at is None else at
+
+
+class _Connection(H11Protocol):
+    """Made when a connection is accepted; its handshake is still to come, and takes long when there are many."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        arrival = _Arrival(asyncio.get_running_loop().time())
+        super().__init__(config, server_state, {**app_state, "arrival": arrival}, _loop)
 
 
 class _Server(uvicorn.Server):
