@@ -64,7 +64,7 @@ class ReviewServer:
     def open(self) -> None:
         """Takes the port, and answers nothing yet. Raises `IOFailure` when somebody has it."""
         family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio leaves TCP_NODELAY off
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
