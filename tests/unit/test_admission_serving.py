@@ -103,6 +103,21 @@ def test_a_review_is_answered_over_tls(make_server: Make, registry: CollectorReg
     assert counted(registry, "reviewed") == 2
 
 
+def test_an_answer_waits_for_no_acknowledgement(make_server: Make) -> None:
+    """Head and body are two segments: with Nagle's algorithm the second waits 40 ms for the kernel to acknowledge."""
+    server, port = make_server()
+    authority, pair = made()
+    server.serve(pair)
+    connection = connect(port, authority)
+    took = []
+    for n in range(20):
+        began = time.perf_counter()
+        assert ask(connection, review(str(n)))[0] == 200
+        took.append(time.perf_counter() - began)
+    connection.close()
+    assert min(took[5:]) < 0.035
+
+
 def test_old_protocols_are_refused(make_server: Make) -> None:
     server, port = make_server()
     server.serve(made()[1])
