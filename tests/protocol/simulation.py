@@ -24,12 +24,12 @@ from tests.stand_ins_server import MemoryServer
 
 from homeport.controller.operating import Term, Tools
 from homeport.controller.reporting import Reporter
-from homeport.controller.resources import DEFINITIONS
 from homeport.daemon.holding import Holding
 from homeport.host.kernel import Kernel
 from homeport.ipam.identities import Replica, Workload
 from homeport.ipam.objects import Pod
 from homeport.ipam.pools import parse_pool
+from homeport.kube.resources import DEFINITIONS
 from homeport.model.addresses import IPAddress
 from homeport.ports import Shells
 from homeport.stores.claims import Claims

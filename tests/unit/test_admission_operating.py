@@ -17,10 +17,11 @@ from tests.stand_ins_objects import MemoryObjects
 from homeport.admission import certificates, registering, settings
 from homeport.admission.keeping import SECRETS, CertificateSecret
 from homeport.admission.operating import Admission
-from homeport.admission.registering import CONFIGURATIONS, NAME
+from homeport.admission.registering import NAME
 from homeport.admission.rotating import Held
 from homeport.admission.settings import AdmissionSettings
 from homeport.controller.electing import LeadersObjects
+from homeport.kube.resources import WEBHOOKS
 from homeport.model.errors import IOFailure
 from homeport.ports import ApiObject, Resource
 
@@ -120,7 +121,7 @@ class Bench:
 
     @property
     def webhooks(self) -> list[dict[str, Any]]:
-        stored = self.objects.get(CONFIGURATIONS, NAME)
+        stored = self.objects.get(WEBHOOKS, NAME)
         assert stored is not None
         webhooks: list[dict[str, Any]] = msgspec.json.decode(stored.body)["webhooks"]
         return webhooks
@@ -269,7 +270,7 @@ def test_what_somebody_changed_in_the_registration_is_put_right(
     right = bench.webhooks
     spoilt = [dict(w) for w in right]
     spoilt[number].update(change)
-    bench.objects.patch(CONFIGURATIONS, NAME, {"webhooks": spoilt})
+    bench.objects.patch(WEBHOOKS, NAME, {"webhooks": spoilt})
     bench.look()
     assert bench.webhooks == right
 
@@ -279,31 +280,31 @@ def test_a_condition_that_somebody_took_away_is_put_back(bench: Bench, number: i
     right = bench.webhooks
     spoilt = [dict(w) for w in right]
     del spoilt[number]["matchConditions"]
-    bench.objects.patch(CONFIGURATIONS, NAME, {"webhooks": spoilt})
+    bench.objects.patch(WEBHOOKS, NAME, {"webhooks": spoilt})
     bench.look()
     assert bench.webhooks == right
 
 
 def test_what_an_api_server_adds_of_its_own_is_left_alone(bench: Bench) -> None:
     more = [{**w, "somethingNew": "x"} for w in bench.webhooks]
-    bench.objects.patch(CONFIGURATIONS, NAME, {"webhooks": more})
+    bench.objects.patch(WEBHOOKS, NAME, {"webhooks": more})
     bench.look(2)
     assert bench.webhooks == more
 
 
 def test_a_registration_that_was_deleted_or_emptied_is_back_at_the_next_look(bench: Bench) -> None:
     right = bench.webhooks
-    bench.objects.delete(CONFIGURATIONS, NAME)
+    bench.objects.delete(WEBHOOKS, NAME)
     bench.look()
     assert bench.webhooks == right
-    bench.objects.patch(CONFIGURATIONS, NAME, {"webhooks": None})
+    bench.objects.patch(WEBHOOKS, NAME, {"webhooks": None})
     bench.look()
     assert bench.webhooks == right
 
 
 def test_without_a_webhook_the_registration_goes(bench: Bench) -> None:
     assert registering.withdraw(bench.objects)
-    assert bench.objects.get(CONFIGURATIONS, NAME) is None
+    assert bench.objects.get(WEBHOOKS, NAME) is None
     assert not registering.withdraw(bench.objects)
 
 
@@ -369,7 +370,7 @@ def test_somebody_elses_secret_is_left_alone_and_told(make_bench: MakeBench, sec
     )
     bench.look(2)
     assert bench.objects.get(SECRETS, SECRET, namespace=NAMESPACE) == theirs
-    assert bench.objects.get(CONFIGURATIONS, NAME) is None, "registered although nothing answers"
+    assert bench.objects.get(WEBHOOKS, NAME) is None, "registered although nothing answers"
     assert "secret kube-system/homeport-admission: found somebody else's" in bench.admission.unready()
 
 
@@ -416,7 +417,7 @@ def test_an_authority_that_was_taken_out_meanwhile_is_waited_for_anew(bench: Ben
     clock.run(DUE)
     bench.look()
     clock.run(200)
-    bench.objects.patch(CONFIGURATIONS, NAME, {"webhooks": before})  # without the new one
+    bench.objects.patch(WEBHOOKS, NAME, {"webhooks": before})  # without the new one
     bench.look()
     clock.run(200)
     bench.look()

@@ -11,9 +11,7 @@ import pytest
 from tests.stand_ins import StandingClock
 from tests.stand_ins_objects import Call, MemoryObjects
 
-from homeport.conformance import manifests
 from homeport.conformance.cleaning import PREFIX
-from homeport.conformance.manifests import CRDS, DEPLOYMENTS, NAMESPACES, NODES, PODS, STATEFULSETS
 from homeport.conformance.matrix import Row, chosen
 from homeport.conformance.process import Run, Subject, Watcher
 from homeport.conformance.reports import Outcome, Report, RowFailed, Verdict, summary
@@ -21,6 +19,8 @@ from homeport.conformance.sites import Site
 from homeport.conformance.worlds import Settings
 from homeport.ipam.allocations import Allocation, Phase, Retention
 from homeport.ipam.identities import Replica, Slot, Workload
+from homeport.kube import resources
+from homeport.kube.resources import CUSTOM_RESOURCES, DEPLOYMENTS, NAMESPACES, NODES, PODS, STATEFUL_SETS
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import NoSuchObject
 from homeport.stores.kubernetes.resources import IPALLOCATIONS
@@ -52,7 +52,7 @@ class Bench:
         self.told: list[str] = []
         self.settings = Settings(timeout_seconds=10.0)
         if installed:
-            self.objects.create(CRDS, {"metadata": {"name": "ipallocations.homeport.dev"}})
+            self.objects.create(CUSTOM_RESOURCES, {"metadata": {"name": "ipallocations.homeport.dev"}})
 
     def run(self, *rows: Row, keep: bool = False) -> Report:
         return self.runner().run(ON_ETH1, rows, keep=keep)
@@ -129,7 +129,7 @@ def test_a_run_makes_one_namespace_and_removes_it(bench: Bench) -> None:
     assert report.namespace.startswith(PREFIX)
     assert report.left == ()
     assert bench.namespaces() == []
-    for resource in (STATEFULSETS, DEPLOYMENTS, manifests.DEFINITIONS, PODS):
+    for resource in (STATEFUL_SETS, DEPLOYMENTS, resources.DEFINITIONS, PODS):
         assert list(bench.objects.list(resource)) == []
 
 
@@ -249,7 +249,7 @@ def test_a_pod_whose_addresses_cannot_be_read_is_told_of(bench: Bench) -> None:
 def test_what_somebody_else_removes_fails_the_row(bench: Bench) -> None:
     def robbed(site: Site) -> None:
         fine(site)
-        bench.objects.delete(STATEFULSETS, "web", namespace=site.world.namespace)
+        bench.objects.delete(STATEFUL_SETS, "web", namespace=site.world.namespace)
         site.scale("web", 1)
 
     (outcome,) = bench.run(row(robbed)).outcomes
@@ -274,7 +274,7 @@ def test_only_what_a_run_made_is_cleaned(bench: Bench) -> None:
 
 def test_a_failed_row_is_kept_and_a_passed_one_is_not(bench: Bench) -> None:
     bench.run(row(fine), row(wrong, "E3"), keep=True)
-    assert [found.name for found in bench.objects.list(manifests.DEFINITIONS)] == ["e3-1"]
+    assert [found.name for found in bench.objects.list(resources.DEFINITIONS)] == ["e3-1"]
 
 
 @pytest.mark.parametrize(("free", "ran"), [(9, False), (12, True), (14, True)])

@@ -14,16 +14,11 @@ import msgspec
 
 from homeport.admission.settings import AdmissionSettings, Service
 from homeport.admission.writers import GROUPS, MAKERS, accounts
+from homeport.kube.resources import WEBHOOKS
 from homeport.model.errors import DecodeFailure, IOFailure
 from homeport.multinet import selections
-from homeport.ports import ObjectChanged, ObjectExists, Objects, Resource
+from homeport.ports import ObjectChanged, ObjectExists, Objects
 
-CONFIGURATIONS = Resource(
-    group="admissionregistration.k8s.io",
-    version="v1",
-    plural="validatingwebhookconfigurations",
-    kind="ValidatingWebhookConfiguration",
-)
 NAME = "homeport"
 PATH = "/review"
 OURS = {"app.kubernetes.io/managed-by": "homeport"}
@@ -61,7 +56,7 @@ class Registrar:
         self._has_written = False
 
     def read(self) -> Registration:
-        stored = self._objects.get(CONFIGURATIONS, NAME)
+        stored = self._objects.get(WEBHOOKS, NAME)
         return Registration("") if stored is None else _registration(stored.version, stored.body)
 
     def write(self, found: Registration, authorities: bytes) -> Registration | None:
@@ -91,10 +86,10 @@ class Registrar:
         try:
             if found.version:
                 body: dict[str, Any] = {"metadata": {"labels": OURS}, "webhooks": webhooks}
-                stored = self._objects.patch(CONFIGURATIONS, NAME, body, version=found.version)
+                stored = self._objects.patch(WEBHOOKS, NAME, body, version=found.version)
             else:
                 body = {"metadata": {"name": NAME, "labels": OURS}, "webhooks": webhooks}
-                stored = self._objects.create(CONFIGURATIONS, body)
+                stored = self._objects.create(WEBHOOKS, body)
         except (ObjectChanged, ObjectExists):
             return None
         except IOFailure as e:
@@ -110,9 +105,9 @@ class Registrar:
 def withdraw(objects: Objects) -> bool:
     """For a controller that reviews nothing: else the API server would ask in vain. Whether there was one."""
     try:
-        found = objects.get(CONFIGURATIONS, NAME)
+        found = objects.get(WEBHOOKS, NAME)
         if found is not None:
-            objects.delete(CONFIGURATIONS, NAME, version=found.version)
+            objects.delete(WEBHOOKS, NAME, version=found.version)
     except ObjectChanged:
         return False
     return found is not None
@@ -267,4 +262,4 @@ def _registration(version: str, body: bytes) -> Registration:
     try:
         return Registration(version, tuple(_STORED.decode(body).webhooks or ()))
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise DecodeFailure(f"decode {CONFIGURATIONS.plural} {NAME}: {e}") from e
+        raise DecodeFailure(f"decode {WEBHOOKS.plural} {NAME}: {e}") from e

@@ -8,23 +8,14 @@ from typing import TypeVar
 
 from homeport.ipam import whereabouts
 from homeport.kube import decoding
+from homeport.kube.resources import DEFINITIONS, PODS, STATEFUL_SETS
 from homeport.migration.facts import Facts, Network
 from homeport.model.errors import CniError
-from homeport.ports import AllocationStore, ApiObject, NetworkDefinition, Objects, Resource
+from homeport.ports import AllocationStore, ApiObject, NetworkDefinition, Objects
 from homeport.runtime import pooling
 from homeport.stores.whereabouts import POOLS, RESERVATIONS, SLICES
 
 T = TypeVar("T")
-
-PODS = Resource(group="", version="v1", plural="pods", kind="Pod", namespaced=True)
-STATEFUL_SETS = Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet", namespaced=True)
-DEFINITIONS = Resource(
-    group="k8s.cni.cncf.io",
-    version="v1",
-    plural="network-attachment-definitions",
-    kind="NetworkAttachmentDefinition",
-    namespaced=True,
-)
 
 
 def read_facts(objects: Objects, store: AllocationStore, namespace: str) -> Facts:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from homeport.ipam.pools import Pool
     from homeport.model.names import PodRef
     from homeport.multinet.ipam_claims import IpamClaim
-    from homeport.ports import AllocationStore, Cluster, NetworkDefinition, Objects, Resource
+    from homeport.ports import AllocationStore, Cluster, NetworkDefinition, Objects
 
 _USUAL_KUBECONFIG = ".kube/config"
 _UTC_NOW = partial(datetime.now, UTC)
@@ -153,6 +153,7 @@ def _of_lab(name: str) -> Iterator[Source]:
 def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
     from homeport import wiring
     from homeport.kube import decoding
+    from homeport.kube.resources import DEFINITIONS
 
     with wiring.open_cluster_store(usual_kubeconfig(kubeconfig)) as opened:
         if opened is None:
@@ -166,22 +167,10 @@ def _of_cluster(kubeconfig: Path | None) -> Iterator[Source]:
             store=opened.store,
             cluster=opened.kubernetes,
             find=opened.kubernetes.definition,
-            definitions=lambda: [decoding.decode_definition(found.body) for found in objects.list(_definitions())],
+            definitions=lambda: [decoding.decode_definition(found.body) for found in objects.list(DEFINITIONS)],
             events=lambda ref: _events_of(objects, ref),
             find_claim=opened.kubernetes.ipam_claim,
         )
-
-
-def _definitions() -> Resource:
-    from homeport.ports import Resource
-
-    return Resource(
-        group="k8s.cni.cncf.io",
-        version="v1",
-        plural="network-attachment-definitions",
-        kind="NetworkAttachmentDefinition",
-        namespaced=True,
-    )
 
 
 class _Involved(msgspec.Struct):
@@ -200,11 +189,10 @@ class _Event(msgspec.Struct, rename="camel"):
 
 
 def _events_of(objects: Objects, ref: PodRef) -> Sequence[Said]:
-    from homeport.ports import Resource
+    from homeport.kube.resources import EVENTS
 
-    resource = Resource(group="", version="v1", plural="events", kind="Event", namespaced=True)
     found = []
-    for one in objects.list(resource, namespace=ref.namespace):
+    for one in objects.list(EVENTS, namespace=ref.namespace):
         event = msgspec.json.decode(one.body, type=_Event)
         at = event.last_timestamp or event.event_time
         if at is not None and (event.involved_object.kind, event.involved_object.name) == ("Pod", ref.name):

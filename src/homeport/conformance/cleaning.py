@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from homeport.conformance import manifests
-from homeport.conformance.manifests import DEPLOYMENTS, NAMESPACES, PODS, STATEFULSETS
 from homeport.conformance.worlds import Records
 from homeport.ipam.identities import Replica
+from homeport.kube.resources import DEPLOYMENTS, NAMESPACES, PODS, STATEFUL_SETS
 from homeport.model.errors import CniError, NoSuchObject, TryAgainLater
 from homeport.ports import Clock, ObjectChanged, Objects
 from homeport.stores.kubernetes.hints import decode_range
@@ -82,7 +82,7 @@ class Cleaner:
             self._wait(_POLL_SECONDS)
 
     def _remove_pods(self) -> str:
-        for resource in (STATEFULSETS, DEPLOYMENTS, PODS):
+        for resource in (STATEFUL_SETS, DEPLOYMENTS, PODS):
             for stored in self._objects.list(resource, namespace=self._namespace):
                 with suppress(ObjectChanged):
                     self._objects.delete(resource, stored.name, namespace=self._namespace)

@@ -10,24 +10,6 @@ from typing import Any, Literal
 
 from homeport.multinet.devices import RESOURCE_ANNOTATION
 from homeport.multinet.selections import ANNOTATION as NETWORKS
-from homeport.ports import Resource
-
-NAMESPACES = Resource(group="", version="v1", plural="namespaces", kind="Namespace")
-NODES = Resource(group="", version="v1", plural="nodes", kind="Node")
-PODS = Resource(group="", version="v1", plural="pods", kind="Pod", namespaced=True)
-EVENTS = Resource(group="", version="v1", plural="events", kind="Event", namespaced=True)
-STATEFULSETS = Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet", namespaced=True)
-DEPLOYMENTS = Resource(group="apps", version="v1", plural="deployments", kind="Deployment", namespaced=True)
-DEFINITIONS = Resource(
-    group="k8s.cni.cncf.io",
-    version="v1",
-    plural="network-attachment-definitions",
-    kind="NetworkAttachmentDefinition",
-    namespaced=True,
-)
-CRDS = Resource(
-    group="apiextensions.k8s.io", version="v1", plural="customresourcedefinitions", kind="CustomResourceDefinition"
-)
 
 RUN = "homeport.dev/conformance"
 """The label of a run's namespace, and on its pods the one that names their workload."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 
 from homeport.conformance import observing
-from homeport.conformance.manifests import STATEFULSETS
 from homeport.conformance.reports import NotRun, RowFailed
 from homeport.conformance.restarts import POOL, WEB, require_apart, require_same, running
 from homeport.conformance.sites import Site, as_map, mapped
+from homeport.kube.resources import STATEFUL_SETS
 from homeport.ports import Deletion
 
 _MISSING = {"type": "homeport-conformance-missing"}  # a plugin that no node has
@@ -121,7 +121,7 @@ def e14_ordinals_start_elsewhere(site: Site) -> None:
     site.workload(WEB, 3, network, annotations=fixed)
     world.await_seen(site.having(WEB, 3, 4, 5), WEB)
     site.workload(WEB, 3, network, annotations=fixed, ordinals={"start": 5})
-    stored = world.objects.get(STATEFULSETS, WEB, namespace=world.namespace)
+    stored = world.objects.get(STATEFUL_SETS, WEB, namespace=world.namespace)
     if stored is None or "ordinals" not in json.loads(stored.body)["spec"]:
         raise NotRun("this Kubernetes has no spec.ordinals.start (before 1.26)")
     world.await_seen(site.having(WEB, 3, 4, 5, first=5), WEB)

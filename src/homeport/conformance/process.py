@@ -11,13 +11,13 @@ import msgspec
 
 from homeport.conformance import manifests, observing, templates
 from homeport.conformance.cleaning import PREFIX, Cleaner, abandoned, require_abandoned
-from homeport.conformance.manifests import DEFINITIONS, NAMESPACES, PODS
 from homeport.conformance.matrix import Row
 from homeport.conformance.reports import Interrupted, NotRun, Outcome, Report, RowFailed, Verdict
 from homeport.conformance.sites import Site
 from homeport.conformance.templates import Template
 from homeport.conformance.worlds import Records, Settings, World, records_of
 from homeport.kube import decoding
+from homeport.kube.resources import DEFINITIONS, NAMESPACES, PODS
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import CniError, DecodeFailure, InvalidNetConf, NoSuchObject
 from homeport.multinet.devices import RESOURCE_ANNOTATION

@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 from homeport.conformance import observing
-from homeport.conformance.manifests import PODS
 from homeport.conformance.observing import Seen
 from homeport.conformance.reports import NotRun, RowFailed
 from homeport.conformance.sites import AT_ONCE, Network, Site
+from homeport.kube.resources import PODS
 from homeport.ports import ObjectChanged
 
 WEB = "web"

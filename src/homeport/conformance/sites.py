@@ -12,15 +12,16 @@ from typing import Any
 import msgspec
 
 from homeport.conformance import manifests, observing, templates
-from homeport.conformance.manifests import DEFINITIONS, DEPLOYMENTS, PODS, STATEFULSETS, Kind
+from homeport.conformance.manifests import Kind
 from homeport.conformance.observing import Addresses, Seen, View
 from homeport.conformance.reports import RowFailed
 from homeport.conformance.templates import Room
 from homeport.conformance.worlds import World
+from homeport.kube.resources import DEFINITIONS, DEPLOYMENTS, PODS, STATEFUL_SETS
 from homeport.model.addresses import IPAddress
 from homeport.ports import USUAL_DELETION, Deletion
 
-_KINDS = {"StatefulSet": STATEFULSETS, "Deployment": DEPLOYMENTS}
+_KINDS = {"StatefulSet": STATEFUL_SETS, "Deployment": DEPLOYMENTS}
 AT_ONCE = Deletion(grace_seconds=0)
 
 

@@ -17,6 +17,7 @@ from homeport.conformance import manifests, observing
 from homeport.conformance.observing import Kept, Seen, View
 from homeport.conformance.reports import Interrupted, NotRun, RowFailed
 from homeport.conformance.templates import Room, Template, window_of
+from homeport.kube import resources
 from homeport.model.addresses import IPAddress
 from homeport.model.errors import DecodeFailure, IOFailure, TryAgainLater
 from homeport.ports import (
@@ -150,7 +151,7 @@ class World:
 
     def views(self) -> Sequence[View]:
         """Every pod of the run. Raises `RowFailed` for an address that two have."""
-        found = self.objects.list(manifests.PODS, namespace=self.namespace)
+        found = self.objects.list(resources.PODS, namespace=self.namespace)
         views = [observing.view_of(stored, manifests.RUN) for stored in found]
         conflict = observing.twice(views)
         if conflict:
@@ -168,7 +169,7 @@ class World:
     def refusals(self, uids: Collection[str]) -> Mapping[str, str]:
         """By name, of pods with these UIDs: what the kubelet told of an ADD that failed."""
         found = {}
-        for stored in self._listed(manifests.EVENTS):
+        for stored in self._listed(resources.EVENTS):
             told = observing.event_of(stored)
             if told.reason == _REFUSED and told.uid in uids:
                 found[told.name] = told.message
@@ -177,12 +178,12 @@ class World:
     def nodes(self) -> Sequence[str]:
         """Where a pod of the run may go."""
         wanted = self.settings.nodes
-        open_ones = [n.name for n in self.objects.list(manifests.NODES) if observing.is_open(n)]
+        open_ones = [n.name for n in self.objects.list(resources.NODES) if observing.is_open(n)]
         return [name for name in open_ones if not wanted or name in wanted]
 
     def facts(self) -> Sequence[str]:
         """What there is now, for whoever reads of a row that failed."""
-        views = [observing.view_of(one, manifests.RUN) for one in self._listed(manifests.PODS)]
+        views = [observing.view_of(one, manifests.RUN) for one in self._listed(resources.PODS)]
         lines = [
             f"pod {v.name} on {v.node or 'no node'}: {'ending' if v.going else v.phase}, {observing.told(v.addresses)}"
             for v in sorted(views, key=lambda v: v.name)
@@ -303,9 +304,8 @@ class World:
 
 def records_of(objects: Objects, store: AllocationStore) -> tuple[Records | None, str]:
     """And why there are none, where that is not because the cluster lacks Homeport's resources."""
-    name = f"{IPALLOCATIONS.plural}.{IPALLOCATIONS.group}"
     try:
-        if objects.get(manifests.CRDS, name) is None:
+        if objects.get(resources.CUSTOM_RESOURCES, resources.definition_of(IPALLOCATIONS)) is None:
             return None, ""
         objects.names(IPALLOCATIONS)
     except IOFailure as e:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from homeport.kube.resources import LEASES
 from homeport.model.errors import DecodeFailure, TryAgainLater
 from homeport.ports import (
     USUAL_DELETION,
@@ -26,8 +27,6 @@ from homeport.ports import (
     Resource,
     Watching,
 )
-
-LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease", namespaced=True)
 
 
 class LeaseSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,12 +5,12 @@ docs/identity.md R12: a reservation is withdrawn on this, never on what a watch 
 
 from __future__ import annotations
 
-from homeport.controller.resources import DEFINITIONS, STATEFUL_SETS
 from homeport.controller.viewing import FillIpam, WatchedWorkload, decode_workload
 from homeport.ipam.allocations import Allocation
 from homeport.ipam.identities import Holder, Workload
 from homeport.ipam.pools import Pool
 from homeport.kube import decoding
+from homeport.kube.resources import DEFINITIONS, STATEFUL_SETS
 from homeport.model.errors import CniError
 from homeport.multinet import selections
 from homeport.ports import Cluster, Objects

@@ -8,9 +8,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from homeport.controller.caching import pod_of
-from homeport.controller.resources import STATEFUL_SETS
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Owner, PodOwner, Replica, Workload
+from homeport.kube.resources import STATEFUL_SETS
 from homeport.model.names import PodRef
 from homeport.ports import Event, Resource
 from homeport.runtime.reconciling import Blocked, Change, Doubt, Report

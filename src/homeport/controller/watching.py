@@ -11,13 +11,13 @@ from homeport.controller.ledgering import LedgerKeeper
 from homeport.controller.ranging import RangeBook
 from homeport.controller.reporting import Reporter
 from homeport.controller.reserving import Reserver
-from homeport.controller.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.controller.slots import SlotKeeper
 from homeport.controller.viewing import ClusterView, decode_pod, decode_workload
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Workload
 from homeport.ipam.objects import Pod
 from homeport.kube import decoding
+from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.model.errors import DecodeFailure
 from homeport.model.names import PodRef
 from homeport.ports import ApiObject, Objects, Resource, Watching

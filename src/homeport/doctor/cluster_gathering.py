@@ -21,11 +21,20 @@ from homeport.doctor.cluster_facts import (
     Unseen,
     Webhook,
 )
-from homeport.doctor.cluster_resources import CUSTOM_RESOURCES, LEASES, ROLES, WEBHOOKS, definition_of
 from homeport.doctor.looking import looked
 from homeport.ipam.whereabouts import ForeignPool, decode_pool
 from homeport.kube import decoding
-from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
+from homeport.kube.resources import (
+    CUSTOM_RESOURCES,
+    DEFINITIONS,
+    LEASES,
+    NODES,
+    PODS,
+    ROLES,
+    STATEFUL_SETS,
+    WEBHOOKS,
+    definition_of,
+)
 from homeport.model.errors import CniError, DecodeFailure
 from homeport.ports import ApiObject, Objects, Resource
 from homeport.stores.kubernetes import ledger, names, wire

@@ -179,6 +179,20 @@ def full_name(workload: Workload, wish: Wish) -> str:
     return wish.selection.name if unsaid else f"{wish.selection.namespace}/{wish.selection.name}"
 
 
+def selections_of(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, Wish, Network]]:
+    """Every wish with the definition it selects, once for each entry and definition."""
+    named = by_name(manifests.networks)
+    for workload in manifests.workloads:
+        text = workload.annotations.get(NETWORKS)
+        told: set[tuple[int, int]] = set()
+        for wish in of(workload):
+            network = chosen(workload, wish, named)
+            if text is None or network is None or (wish.entry, id(network)) in told:
+                continue
+            told.add((wish.entry, id(network)))
+            yield workload, text, wish, network
+
+
 def together(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, tuple[Choice, ...]]]:
     """What pods select together, as `choices`, with the annotation that says so."""
     named = by_name(manifests.networks)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from homeport import wiring
-from homeport.controller.electing import LEASES
 from homeport.controller.process import main
 from homeport.kube.objects import KubernetesObjects
+from homeport.kube.resources import LEASES
 from homeport.ports import Resource
 
 WISH = Path(os.environ["HOMEPORT_TEST_DEATH"])

@@ -16,11 +16,11 @@ from tests.stand_ins_objects import Call, MemoryObjects, MemoryServer
 from homeport.controller.ledgering import Keeping
 from homeport.controller.operating import Term, Tools
 from homeport.controller.reporting import Reporter
-from homeport.controller.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Holder, Owner, PodOwner, Replica, Slot, Workload
 from homeport.ipam.objects import NodeState, Pod, WorkloadState
 from homeport.kube import decoding
+from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.model.errors import TryAgainLater
 from homeport.model.names import PodRef
 from homeport.ports import ApiObject, Event, LedgerEntry, Objects, Resource

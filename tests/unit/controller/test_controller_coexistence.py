@@ -13,9 +13,9 @@ from tests.stand_ins_whereabouts import WhereaboutsNode, reconcile
 from tests.unit.controller.stages import Stage
 
 from homeport.controller import settings
-from homeport.controller.resources import PODS
 from homeport.ipam.allocations import released
 from homeport.ipam.identities import Replica
+from homeport.kube.resources import PODS
 from homeport.model.errors import InvalidNetConf
 from homeport.stores.coexisting import CoexistingStore
 from homeport.stores.whereabouts import POOLS, RESERVATIONS

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from tests.unit.controller.stages import Actor, Killed, Stage
 
-from homeport.controller.resources import NODES, PODS, STATEFUL_SETS
 from homeport.ipam.allocations import Allocation, Phase
 from homeport.ipam.identities import Replica
+from homeport.kube.resources import NODES, PODS, STATEFUL_SETS
 
 SETTLED = {1: "Bound", 5: "Retained", 6: "Bound", 7: "Bound", 9: "Retained", 20: "Reserved", 21: "Reserved"}
 

@@ -9,8 +9,8 @@ import pytest
 from tests.stand_ins import StandingClock
 from tests.stand_ins_objects import MemoryObjects, MemoryServer
 
-from homeport.controller.electing import LEASES, Elector, LeadersObjects, LeaseSettings, NotLeading
-from homeport.controller.resources import NODES
+from homeport.controller.electing import Elector, LeadersObjects, LeaseSettings, NotLeading
+from homeport.kube.resources import LEASES, NODES
 from homeport.model.errors import DecodeFailure
 
 

@@ -6,8 +6,8 @@ import pytest
 from tests.unit.controller.stages import Actor, Stage
 
 from homeport.controller import ledgering
-from homeport.controller.resources import PODS, STATEFUL_SETS
 from homeport.ipam.identities import Replica
+from homeport.kube.resources import PODS, STATEFUL_SETS
 from homeport.ports import ApiObject
 from homeport.stores.kubernetes.ledger import decode_chunk
 from homeport.stores.kubernetes.resources import IPLEDGERS

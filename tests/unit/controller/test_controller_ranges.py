@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.unit.controller.stages import Actor, Stage
 
-from homeport.controller.resources import DEFINITIONS
 from homeport.ipam.identities import Replica
+from homeport.kube.resources import DEFINITIONS
 from homeport.stores.kubernetes.hints import Totals, decode_range
 from homeport.stores.kubernetes.resources import IPRANGES
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from tests.unit.controller.stages import Actor, Stage
 
-from homeport.controller.resources import DEFINITIONS, STATEFUL_SETS
+from homeport.kube.resources import DEFINITIONS, STATEFUL_SETS
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from tests.unit.controller.stages import Stage
 
-from homeport.controller.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.ipam.allocations import Phase
 from homeport.ipam.identities import PodOwner, Replica, Workload
+from homeport.kube.resources import DEFINITIONS, NODES, PODS, STATEFUL_SETS
 from homeport.ports import Resource
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPLEDGERS, IPRANGES
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.unit.controller.stages import Actor, Stage
 
-from homeport.controller.resources import PODS, STATEFUL_SETS
 from homeport.ipam.identities import Replica
+from homeport.kube.resources import PODS, STATEFUL_SETS
 from homeport.stores.kubernetes.resources import IPALLOCATIONS, IPSLOTS
 from homeport.stores.kubernetes.slots import decode_slot, slot_body, with_place
 

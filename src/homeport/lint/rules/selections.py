@@ -82,7 +82,7 @@ def ips_without_prefix(manifests: Manifests) -> Iterator[Found]:
     static knows no subnet of its own, so `ips` must say it: `10.1.2.3/24`. Plugins that have a range
     (whereabouts, host-local) take the prefix from there.
     """
-    for workload, text, wish, network in _chosen(manifests):
+    for workload, text, wish, network in wishes.selections_of(manifests):
         bare = [ip for ip in wish.selection.ips if not isinstance(ip, IPv4Interface | IPv6Interface)]
         if bare and _static(network) is not None:
             yield workload.found(
@@ -99,7 +99,7 @@ def no_address(manifests: Manifests) -> Iterator[Found]:
     static gives what the configuration (`addresses`) or the pod (`ips` of its network selection) says, and nothing of
     its own. Without either the interface plugin refuses: it was told to set addresses and got none.
     """
-    for workload, text, wish, network in _chosen(manifests):
+    for workload, text, wish, network in wishes.selections_of(manifests):
         ipam = _static(network)
         asked = wish.selection.ips or wish.selection.cni_args
         if ipam is not None and not asked and not _has_items(ipam.get("addresses")):
@@ -117,7 +117,7 @@ def mac_repeated(manifests: Manifests) -> Iterator[Found]:
     Every pod of the workload gets the same one, so switches and neighbours mix them up; on one macvlan master the
     second is refused. In a StatefulSet the address may contain `{ordinal}`.
     """
-    for workload, text, wish, network in _chosen(manifests):
+    for workload, text, wish, network in wishes.selections_of(manifests):
         if wish.selection.mac and wish.replicas > 1:
             yield workload.found(
                 wishes.place(text, wish, "mac"),
@@ -167,20 +167,6 @@ def pods(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, Sequence[Wi
         wished = list(wishes.of(workload))
         lowest = wished[0].ordinal if wished else None
         yield workload, text, [wish for wish in wished if wish.ordinal == lowest]
-
-
-def _chosen(manifests: Manifests) -> Iterator[tuple[Workload, Embedded, Wish, Network]]:
-    """Every wish with the definition it selects, once for each entry and definition."""
-    named = wishes.by_name(manifests.networks)
-    for workload in manifests.workloads:
-        text = workload.annotations.get(NETWORKS)
-        told: set[tuple[int, int]] = set()
-        for wish in wishes.of(workload):
-            network = wishes.chosen(workload, wish, named)
-            if text is None or network is None or (wish.entry, id(network)) in told:
-                continue
-            told.add((wish.entry, id(network)))
-            yield workload, text, wish, network
 
 
 def _static(network: Network) -> Node | None:

@@ -98,22 +98,14 @@ def unhonoured_request(manifests: Manifests) -> Iterator[Found]:
     `mac` without, such as whereabouts and macvlan, are known (docs/networks.md). Pods with such a request do not start,
     unless the nodes are told to drop it (`unhonouredRequests`).
     """
-    named = wishes.by_name(manifests.networks)
-    for workload in manifests.workloads:
-        text = workload.annotations.get(NETWORKS)
-        told: set[tuple[int, int]] = set()
-        for wish in wishes.of(workload):
-            network = wishes.chosen(workload, wish, named)
-            if text is None or network is None or (wish.entry, id(network)) in told:
-                continue
-            told.add((wish.entry, id(network)))
-            asked = _unhonoured(network, wish)
-            if asked:
-                yield workload.found(
-                    wishes.place(text, wish),
-                    f'a request for {", ".join(map(shown, asked))}, which no plugin of network "{network.name}" takes',
-                    f'expected "capabilities": {{"{asked[0]}": true}} in one of them',
-                )
+    for workload, text, wish, network in wishes.selections_of(manifests):
+        asked = _unhonoured(network, wish)
+        if asked:
+            yield workload.found(
+                wishes.place(text, wish),
+                f'a request for {", ".join(map(shown, asked))}, which no plugin of network "{network.name}" takes',
+                f'expected "capabilities": {{"{asked[0]}": true}} in one of them',
+            )
 
 
 @rule("bad-duration", Severity.ERROR)
