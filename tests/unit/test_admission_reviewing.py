@@ -58,6 +58,12 @@ def test_a_warning_is_a_warning(desk: Desk) -> None:
     assert line.endswith("(spec.config ipam.gateway)")
 
 
+def test_an_object_may_say_what_is_not_to_be_said_of_it(desk: Desk) -> None:
+    wrong = definition(range="10.9.0.0/33")
+    wrong["metadata"]["annotations"] = {"homeport.dev/lint-ignore": "address-syntax"}
+    assert desk.warned(wrong) == []
+
+
 def test_what_is_worth_knowing_is_not_said(desk: Desk) -> None:
     assert desk.warned(definition(gateway="10.9.0.1")) == []
 

@@ -219,3 +219,13 @@ def test_the_page_about_lint_lists_every_rule_as_it_is() -> None:
     page = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
     for rule in (check.rule for check in ALL):
         assert f"| [`{rule.id}`](lint/{rule.id}.md) | {rule.severity.value} | {rule.fix} | {rule.summary} |" in page
+
+
+def test_rules_may_be_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "warned.yaml"
+    path.write_text(WARNED)
+    assert lint("--strict", path).returncode == 1
+    assert lint("--strict", "--ignore", "unknown-key", path).returncode == 0
+    run = lint("--ignore", "unknown-keys", path)
+    assert run.returncode == 2
+    assert 'no rule "unknown-keys"; did you mean "unknown-key"?' in " ".join(run.stderr.replace("│", "").split())

@@ -19,6 +19,7 @@ from homeport.model.errors import CniError, IOFailure
 
 if TYPE_CHECKING:
     from homeport.lint.checking import Report
+    from homeport.lint.findings import Rule
 
 _UNUSABLE = 2
 _UNKNOWN_NETWORK = "unknown-network"
@@ -68,6 +69,10 @@ def lint(
     kubeconfig: Kubeconfig = None,
     fix: Annotated[bool, typer.Option("--fix", help="Fix what can be fixed safely, in the files.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, and change nothing.")] = False,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Say nothing of this rule. May be repeated.", autocompletion=_complete_rule),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings as well.")] = False,
     rules: Annotated[bool, typer.Option("--rules", help="List the rules.")] = False,
     explain: Annotated[
@@ -91,8 +96,11 @@ def lint(
     else:
         given = tuple(files or ())
         _require_sense(given, cluster=cluster, namespace=namespace, kubeconfig=kubeconfig, fix=fix, diff=diff)
-        looked = _look_at_cluster(kubeconfig, namespace) if cluster else _look_at_files(given, fix=fix)
-        _print_report(looked, diff=diff, style=style, noun="object" if cluster else "file")
+        ignored = tuple(_known(rule_id, "--ignore").id for rule_id in ignore or ())
+        looked = (
+            _look_at_cluster(kubeconfig, namespace, ignored) if cluster else _look_at_files(given, ignored, fix=fix)
+        )
+        _print_report(looked, ignored, diff=diff, style=style, noun="object" if cluster else "file")
         _exit(looked, strict=strict)
 
 
@@ -117,19 +125,20 @@ def _require_sense(
         raise typer.BadParameter(f"expected without {other}", param_hint="--fix")
 
 
-def _look_at_files(files: Iterable[str], *, fix: bool) -> _Looked:
+def _look_at_files(files: Iterable[str], ignored: Sequence[str], *, fix: bool) -> _Looked:
     from homeport.lint import checking, fixing
 
     texts, unread = reading.read_all(files)
-    report = checking.check(texts)
+    report = checking.check(texts, ignored=ignored)
     if not fix or not any(f.fixable for f in report.findings):
         return _Looked(texts=texts, report=report, problems=unread)
-    fixed = fixing.fix(texts)
+    fixed = fixing.fix(texts, ignored=ignored)
     unread += _write_all(texts, fixed.texts)
-    return _Looked(texts=fixed.texts, report=checking.check(fixed.texts), problems=unread, fixed=fixed.count)
+    report = checking.check(fixed.texts, ignored=ignored)
+    return _Looked(texts=fixed.texts, report=report, problems=unread, fixed=fixed.count)
 
 
-def _look_at_cluster(kubeconfig: Path | None, namespace: str) -> _Looked:
+def _look_at_cluster(kubeconfig: Path | None, namespace: str, ignored: Sequence[str]) -> _Looked:
     from homeport.cli import lint_cluster
     from homeport.lint import checking
 
@@ -138,7 +147,7 @@ def _look_at_cluster(kubeconfig: Path | None, namespace: str) -> _Looked:
             live = lint_cluster.read(kubeconfig, namespace)
         except CniError as e:
             live = lint_cluster.Live(texts={}, problems=[e], all_networks=False)
-        report = checking.check(live.texts)
+        report = checking.check(live.texts, ignored=ignored)
     beside = frozenset(file for file in live.texts if not lint_cluster.is_of(file, namespace))
     certain = tuple(
         f for f in report.findings if f.file not in beside and (live.all_networks or f.rule != _UNKNOWN_NETWORK)
@@ -147,14 +156,14 @@ def _look_at_cluster(kubeconfig: Path | None, namespace: str) -> _Looked:
     return _Looked(texts=live.texts, report=report, problems=live.problems, beside=beside)
 
 
-def _print_report(looked: _Looked, *, diff: bool, style: Style, noun: str) -> None:
+def _print_report(looked: _Looked, ignored: Sequence[str], *, diff: bool, style: Style, noun: str) -> None:
     from homeport.lint import fixing, reporting
 
     problems = [problem.msg for problem in looked.problems]
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if diff:
         before = {file: text for file, text in looked.texts.items() if file not in looked.beside}
-        _print(reporting.diff(before, fixing.fix(looked.texts).texts, colour=colour))
+        _print(reporting.diff(before, fixing.fix(looked.texts, ignored=ignored).texts, colour=colour))
     else:
         _print_findings(looked, problems, style, colour=colour)
     if style is Style.TEXT and (looked.texts or not problems):
@@ -208,15 +217,21 @@ def _print_rules(style: Style) -> None:
 
 
 def _print_explanation(rule_id: str) -> None:
-    from homeport.lint import catalogue, reporting
+    from homeport.lint import reporting
+
+    typer.echo(reporting.explanation(_known(rule_id, "--explain")))
+
+
+def _known(rule_id: str, option: str) -> Rule:
+    from homeport.lint import catalogue
     from homeport.lint.rules import ALL, by_id
 
     rule = by_id(rule_id)
     if rule is None:
         near = catalogue.nearest(rule_id, tuple(check.rule.id for check in ALL))
         hint = f'did you mean "{near}"?' if near else "--rules lists them"
-        raise typer.BadParameter(f'no rule "{rule_id}"; {hint}', param_hint="--explain")
-    typer.echo(reporting.explanation(rule))
+        raise typer.BadParameter(f'no rule "{rule_id}"; {hint}', param_hint=option)
+    return rule
 
 
 def _print_schema(name: SchemaName) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import accumulate
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from homeport.lint import manifests, origins, rules
 from homeport.lint.findings import Finding, Found, Rule
 from homeport.lint.manifests import Manifests
+from homeport.lint.silencing import Silence
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,24 +38,29 @@ def lines_of(text: str) -> Lines:
     return Lines((0, *accumulate(len(line) + 1 for line in text.split("\n")[:-1])))
 
 
-def check(texts: Mapping[str, str]) -> Report:
-    """What every rule finds in texts keyed by file name; files are looked at together. Never raises."""
+def check(texts: Mapping[str, str], *, ignored: Collection[str] = ()) -> Report:
+    """What every rule but the `ignored` finds in texts keyed by file name, looked at together. Never raises."""
     read = manifests.read(texts)
     lines = {file: lines_of(text) for file, text in texts.items()}
     order = {file: n for n, file in enumerate(texts)}
     made_of = origins.Origins(texts, read.objects)
     findings = [
-        _finding(said, rule, lines[said.file], made_of.of(said.file, said.span)) for rule, said in found_in(read)
+        _finding(said, rule, lines[said.file], made_of.of(said.file, said.span))
+        for rule, said in found_in(read, ignored)
     ]
     findings.sort(key=lambda f: (order[f.file], f.line, f.column, f.rule, f.found))
     return Report(findings=tuple(findings), networks=len(read.networks), workloads=len(read.workloads))
 
 
-def found_in(read: Manifests) -> tuple[tuple[Rule, Found], ...]:
-    """What every rule finds in what was read, in no order worth relying on. Never raises."""
+def found_in(read: Manifests, ignored: Collection[str] = ()) -> tuple[tuple[Rule, Found], ...]:
+    """What every rule but the `ignored` finds in what was read, in no order worth relying on. Never raises.
+
+    Without what an object says is to be ignored of it.
+    """
+    silence = Silence(read.objects, ignored)
     # Two manifests may share a text through an alias; what is wrong with it is said once.
     found = {(s.file, s.span, one.rule.id, s.found): (one.rule, s) for one in rules.ALL for s in one.find(read)}
-    return tuple(found.values())
+    return tuple(pair for pair in found.values() if not silence.covers(pair[0].id, pair[1]))
 
 
 def _finding(said: Found, rule: Rule, lines: Lines, origin: str) -> Finding:

@@ -6,7 +6,7 @@ Only what a finding's edits touch changes; comments, quoting and layout elsewher
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,11 +23,11 @@ class Fixed(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-def fix(texts: Mapping[str, str]) -> Fixed:
-    """Applies every fix, pass after pass while one uncovers another."""
+def fix(texts: Mapping[str, str], *, ignored: Collection[str] = ()) -> Fixed:
+    """Applies every fix but those of `ignored` rules, pass after pass while one uncovers another."""
     current, count = dict(texts), 0
     for _ in range(_MAX_PASSES):
-        findings = [f for f in check(current).findings if f.edits]
+        findings = [f for f in check(current, ignored=ignored).findings if f.edits]
         if not findings:
             break
         for file in {f.file: None for f in findings}:
