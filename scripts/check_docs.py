@@ -1,4 +1,4 @@
-"""Part of `make check`: links inside the documentation resolve, every page is reachable, what code writes is current."""
+"""Part of `make check`: links inside the docs resolve, every page is reachable, what code writes is current."""
 
 from __future__ import annotations
 
