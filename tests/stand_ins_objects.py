@@ -264,6 +264,7 @@ class MemoryWatch:
         self._seen = self._since  # the version told up to
         self._told: dict[Key, ApiObject] = {}
         self._told_to = ""
+        self._was_away = False
         self._listed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"memory-watch-{resource.plural}", daemon=True)
@@ -273,6 +274,9 @@ class MemoryWatch:
 
     def is_current(self) -> bool:
         return self._listed.is_set() and self._client.reachable
+
+    def was_away(self) -> bool:
+        return self._was_away
 
     def version(self) -> str:
         return self._told_to
@@ -293,6 +297,7 @@ class MemoryWatch:
     def step(self) -> bool:
         """Tells of the next change, or of a whole new list; False when there was nothing to tell."""
         with self._stepping() as tell:
+            self._was_away |= self._listed.is_set() and not self._client.reachable
             if self._stopping.is_set() or not self._client.reachable or self._resource in self._server.lacking:
                 return False
             if not self._server.oldest <= self._seen <= self._server.version or not self._listed.is_set():
@@ -332,7 +337,7 @@ class MemoryWatch:
             if key not in now or now[key].uid != o.uid
         ]
         changed = [o for key, o in now.items() if self._told.get(key) != o]
-        self._told, self._seen = now, version
+        self._told, self._seen, self._was_away = now, version, False
         tell += [partial(self._on_gone, o) for o in gone]
         tell += [partial(self._on_change, o) for o in changed]
         tell += [partial(self._on_listed, str(version)), self._listed.set]

@@ -302,6 +302,7 @@ def test_a_database_that_was_set_back_is_listed_anew(
     watch = ear.watch(connect(serve(behave).config))
     wait_until(lambda: asked_for.count("watch") == 3 and watch.is_current(), 10)
     assert asked_for.count("version") == 1, "not when a watch merely breaks"
+    assert watch.was_away() == (lists == 1), "a list tells all there is"
     assert asked_for.count("list") == lists
     assert (ear.changed, ear.gone) == ((["a", "b"], ["a"]) if lists == 2 else (["a"], []))
 

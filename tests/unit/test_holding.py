@@ -241,6 +241,18 @@ def test_a_watch_that_tells_nothing_any_more_is_begun_anew(tmp_path: Path) -> No
 # --- holders that are gone ---------------------------------------------------------------------------------------
 
 
+def test_a_database_that_was_set_back_and_is_as_far_again_is_looked_at_anew(machine: Machine) -> None:
+    """The watch goes on from a version that was given twice, and hears nothing of what was before it."""
+    machine.attach(machine.world.start_stranger("job"), "c1")
+    machine.objects.reachable = False
+    machine.objects.deliver()
+    del machine.server.objects[IPALLOCATIONS, "", "10.0.0.1"]  # nobody is told
+    machine.objects.reachable = True
+    machine.look()
+    assert machine.told() == [("AllocationRestored", "ns/job")]
+    assert held_by(machine.stored()) == "c1"
+
+
 def test_a_holder_is_gone_when_its_namespace_and_its_pod_are(machine: Machine) -> None:
     pod = machine.world.start(WEB, 0)
     machine.attach(pod, "c1")

@@ -42,8 +42,11 @@ class Seen:
         self._view = self._begin(now)
 
     def renew(self, now: float) -> None:
-        """Begins anew when it is time to; what was known stays until the new watch has told all there is."""
-        if now < self._renew_at:
+        """Begins anew when it is time to, or the API server was away: its database may have been set back.
+
+        What was known stays until the new watch has told all there is.
+        """
+        if now < self._renew_at and not (self._view is not None and self._view.watching.was_away()):
             return
         former, view = self._view, self._begin(now)
         if not view.watching.wait_listed(_LIST_SECONDS):

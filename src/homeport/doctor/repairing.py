@@ -89,7 +89,7 @@ def _remove_link(repair: RemoveLink) -> str:
     """A plugin that is making a link for a pod has it here for some milliseconds: this one has to stay for longer."""
     host = Kernel(short_lived=True)
     try:
-        for _ in range(2):
+        for seconds in (_STAYS_SECONDS, 0.0):
             link = host.link_by_index(repair.index)
             if link is None or link.name != repair.name:
                 return "nothing to do"
@@ -97,7 +97,7 @@ def _remove_link(repair: RemoveLink) -> str:
                 raise TryAgainLater(
                     f'delete link "{repair.name}": found it in use, expected it down, without addresses'
                 )
-            time.sleep(_STAYS_SECONDS)
+            time.sleep(seconds)
         host.delete_links([repair.name])
     finally:
         host.close()

@@ -197,6 +197,9 @@ class ObjectWatch:
     def is_current(self) -> bool:
         return self._watcher.current()
 
+    def was_away(self) -> bool:
+        return self._watcher.was_away
+
     def version(self) -> str:
         return self._watcher.version
 

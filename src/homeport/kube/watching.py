@@ -100,6 +100,7 @@ class Watcher:
         self._stream: Stream | None = None
         self._since = since
         self.version = ""  # up to which everything was told; "" when a list must come first
+        self.was_away = False  # whether an attempt to open it failed since the last list
         self._is_in_doubt = False  # whether the last attempt to open the watch failed
         self._lost_at: float | None = None  # None while the watch is open
         self._timing = timing
@@ -148,6 +149,7 @@ class Watcher:
         """Lists when there is no version to go on from, then watches to the end."""
         if self.version and self._is_in_doubt:
             self._require_no_earlier_version()
+            self.was_away = True
         if not self.version:
             self._list()
         began = time.monotonic()
@@ -165,6 +167,7 @@ class Watcher:
         told = self._telling.replace(listing)
         self._since = ""
         self.listed.set()
+        self.was_away = False
         self.problem = None
         self._lost_at = time.monotonic()
         self.version = told.version

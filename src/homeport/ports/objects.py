@@ -59,6 +59,12 @@ class Watching(Protocol):
     def is_current(self) -> bool:
         """Whether what it told is what the API server has, but for what is on its way."""
 
+    def was_away(self) -> bool:
+        """Whether the API server was sought in vain since the last list was told.
+
+        Its database may have been set back meanwhile, and have got as far again by now: then something was not told.
+        """
+
     def version(self) -> str:
         """Up to which everything has been told; "" while a list is being told, or none has been."""
 
