@@ -374,6 +374,15 @@ def test_somebody_elses_secret_is_left_alone_and_told(make_bench: MakeBench, sec
     assert "secret kube-system/homeport-admission: found somebody else's" in bench.admission.unready()
 
 
+def test_a_secret_of_nobody_knows_whom_is_left_alone(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    body = {"metadata": {"name": SECRET}, "type": 5}
+    theirs = bench.objects.create(SECRETS, body, namespace=NAMESPACE)
+    bench.look(2)
+    assert bench.objects.get(SECRETS, SECRET, namespace=NAMESPACE) == theirs
+    assert "decode secret kube-system/homeport-admission" in bench.admission.unready()
+
+
 def test_an_api_server_that_is_away_changes_nothing(bench: Bench) -> None:
     before = bench.served
     bench.objects.reachable = False

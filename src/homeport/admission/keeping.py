@@ -30,10 +30,11 @@ class _Metadata(msgspec.Struct):
 class _Secret(msgspec.Struct):
     metadata: _Metadata
     type: str = ""
-    data: dict[str, bytes] | None = None  # base64, which msgspec reads
+    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _SECRET = msgspec.json.Decoder(_Secret)
+_DATA = msgspec.json.Decoder(dict[str, bytes] | None)  # base64, which msgspec reads
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -53,12 +54,13 @@ class CertificateSecret:
         self._name = name
 
     def read(self) -> Kept:
-        """Raises `IOFailure` where the Secret is not Homeport's."""
+        """Raises `CniError` where the Secret is not Homeport's, or nobody can tell: it is not to be written over."""
         stored = self._objects.get(SECRETS, self._name, namespace=self._namespace)
         if stored is None:
             return Kept("", None, f"{self}: not there")
+        data = self._own_data(stored)
         try:
-            return Kept(stored.version, _held(self._data(stored)))
+            return Kept(stored.version, _held(self._decoded(data)))
         except DecodeFailure as e:
             return Kept(stored.version, None, f"{self}: {e}")
 
@@ -86,7 +88,7 @@ class CertificateSecret:
     def __str__(self) -> str:
         return f"secret {self._namespace}/{self._name}"
 
-    def _data(self, stored: ApiObject) -> dict[str, bytes]:
+    def _own_data(self, stored: ApiObject) -> msgspec.Raw:
         try:
             secret = _SECRET.decode(stored.body)
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
@@ -97,7 +99,13 @@ class CertificateSecret:
                 f'{self}: found somebody else\'s, expected one of type {_TYPE} with the label "{label}: {value}";'
                 ' delete it, or give another name by key "admission.secret"'
             )
-        return secret.data or {}
+        return secret.data
+
+    def _decoded(self, data: msgspec.Raw) -> dict[str, bytes]:
+        try:
+            return _DATA.decode(data) or {}
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            raise DecodeFailure(f"decode its data: {e}") from e
 
 
 def _held(data: dict[str, bytes]) -> Held:

@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from tests.identity.cluster.observing import Json
     from tests.identity.cluster.sites import Site
 
+WaitUntil = Callable[..., None]
 pytestmark = [pytest.mark.root, pytest.mark.timeout(400)]
 one_interface = pytest.mark.parametrize("shape", [Shape(1, False)], indirect=True, ids=str)
 PAGE = ROOT / "docs" / "verify.md"
@@ -55,13 +55,10 @@ class Command:
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
         )
 
-    def await_pods(self, running: subprocess.Popen[str], count: int) -> None:
-        """Until so many pods of its run at once."""
-        deadline = time.monotonic() + 40
-        while sum(len(running_in(self.crew, name)) for name in own_namespaces(self.crew)) < count:
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline, f"{count} pods run"
-            time.sleep(0.05)
+    def has_pods(self, running: subprocess.Popen[str], count: int) -> bool:
+        """Whether so many pods of its runs are up; it must be at work."""
+        assert running.poll() is None, running.communicate()
+        return sum(len(running_in(self.crew, name)) for name in own_namespaces(self.crew)) >= count
 
     def report(self, *words: str, code: int = 0) -> Json:
         found: Json = json.loads(self(*words, "-o", "json", code=code))
@@ -127,9 +124,11 @@ def test_a_network_without_identities_is_red(command: Command, site: Site, tmp_p
 
 @one_interface
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_cleans_up(command: Command, site: Site, number: signal.Signals) -> None:
+def test_a_run_that_is_stopped_cleans_up(
+    command: Command, site: Site, number: signal.Signals, wait_until: WaitUntil
+) -> None:
     running = command.start("--master", "eth1", "--range", "10.202.0.0/24", "--rows", "E2,E19", "--rounds", "1000")
-    command.await_pods(running, 6)
+    wait_until(lambda: command.has_pods(running, 6), 40)
     running.send_signal(number)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 1, out + err
@@ -139,9 +138,9 @@ def test_a_run_that_is_stopped_cleans_up(command: Command, site: Site, number: s
 
 
 @one_interface
-def test_what_a_killed_run_left_is_removed_by_the_next(command: Command, site: Site) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next(command: Command, site: Site, wait_until: WaitUntil) -> None:
     running = command.start("--master", "eth1", "--range", "10.203.0.0/24", "--rows", "E19", "--rounds", "1000")
-    command.await_pods(running, 6)
+    wait_until(lambda: command.has_pods(running, 6), 40)
     running.kill()
     running.communicate()
     (left,) = own_namespaces(command.crew)
